@@ -1,0 +1,89 @@
+// Callbacks of one session that wait for a thread to run them, and what came of them.
+#pragma once
+
+#include <vector>
+
+#include "backends/chunks.hpp"
+#include "backends/session.hpp"
+
+namespace echolab {
+
+struct Event {
+  enum class Kind : std::uint8_t { none, open, bytes, eof, post, deadline, drain };
+  Kind kind = Kind::none;
+  std::uint32_t chunk = Chunks::kNone;  // what input lies in
+  Input input;
+  Pin pin;  // on that chunk
+  Post post;
+  bool called = false;
+  Out out;
+
+  void call(Session& session, ConnId id, Time now) {
+    called = true;
+    switch (kind) {
+      case Kind::none:
+        return;
+      case Kind::open:
+        return session.on_open(out, id, now);
+      case Kind::bytes:
+        return session.on_bytes(out, input, now);
+      case Kind::eof:
+        return session.on_eof(out, now);
+      case Kind::post:
+        return session.on_post(out, post, now);
+      case Kind::deadline:
+        return session.on_deadline(out, now);
+      case Kind::drain:
+        return session.on_drain(out, now);
+    }
+  }
+};
+
+// In order. Keeps its elements' memory when it is emptied. Not thread-safe.
+class Events {
+ public:
+  Event& add(Event::Kind kind) {
+    if (size_ == events_.size()) events_.emplace_back();
+    Event& e = events_[size_++];
+    e.kind = kind;
+    e.chunk = Chunks::kNone;
+    e.called = false;
+    return e;
+  }
+  // Calls one after the other, until one closes the session. A deadline that an earlier one
+  // replaced is left out.
+  void call(Session& session, ConnId id, Time now) {
+    bool replaced = false;
+    for (Event& e : *this) {
+      if (e.kind == Event::Kind::deadline && replaced) continue;
+      e.call(session, id, now);
+      if (e.out.closing()) return;
+      replaced = replaced || e.out.deadline().has_value();
+    }
+  }
+  // The session has set a new deadline: the one that it replaces may have fired already.
+  void forget_deadlines() {
+    for (Event& e : *this) {
+      if (e.kind == Event::Kind::deadline) e.kind = Event::Kind::none;
+    }
+  }
+  void clear() {
+    for (Event& e : *this) {
+      e.out.clear();
+      e.pin = Pin();
+      e.post = Post();
+    }
+    size_ = 0;
+  }
+
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] bool unused() const { return events_.empty(); }  // holds no memory
+  Event* begin() { return events_.data(); }
+  Event* end() { return events_.data() + size_; }
+
+ private:
+  std::vector<Event> events_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace echolab

@@ -1,0 +1,607 @@
+// io_uring: completion. The program says what it wants done; the kernel does it and says when.
+//
+// Mechanism   io_uring(7). Requests go into one shared ring, completions come out of another; a
+//             single io_uring_enter(2) submits a batch and waits for the next. A multishot receive
+//             is asked for once per connection and completes each time bytes arrive, a multishot
+//             accept once per listener. DEFER_TASKRUN lets the kernel finish its work inside our
+//             own wait, not whenever it likes (io_uring_setup(2)); direct descriptors skip the
+//             process's descriptor table.
+// Kernel      6.0 for multishot receive, 6.1 for DEFER_TASKRUN, 6.12 for incremental buffers. What
+//             an older kernel lacks is done without, and reported as not granted.
+// Buffers     The kernel picks one when bytes arrive (buffer_ring.hpp). A forward pins it, the
+//             send reads from it, and its completion gives it back. Over the limit it is copied,
+//             and counted.
+// cost: io_uring_enter 1
+//             It submits the reply and sleeps until the next request. With many connections the
+//             call is shared by its batch. io_uring:plain needs 2: it asks for each receive.
+// Bad at      Being young: seccomp filters and sysctls refuse it, features come by kernel version.
+//             On sockets the TCP stack costs more than the system calls that it saves. A multishot
+//             receive runs ahead of backpressure: until its cancellation is seen, it fills buffers.
+//
+// io_uring:plain is what people start with: no set-up flags, one-shot operations, ordinary
+// descriptors, a buffer per connection. io_uring:multishot adds only multishot and provided
+// buffers to it. io_uring:sqpoll has a kernel thread take the requests: no call to submit, but a
+// second CPU.
+
+#include <liburing.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "backends/buffer_ring.hpp"
+#include "backends/connections.hpp"
+#include "backends/loops.hpp"
+#include "backends/mailbox.hpp"
+#include "backends/models.hpp"
+#include "backends/outbox.hpp"
+#include "backends/ring.hpp"
+#include "backends/timers.hpp"
+
+namespace echolab {
+namespace {
+
+constexpr std::size_t kOwnBuffer = 64 * 1024;       // bytes; a whole 64 KiB message in one receive
+constexpr std::size_t kGather = 64;                 // iovec entries per sendmsg
+constexpr std::uint32_t kTagGeneration = 0xffffff;  // the bits of it that a tag has room for
+constexpr auto kAcceptRetry = std::chrono::milliseconds(100);  // after the descriptor limit was hit
+
+class UringLoop {
+ public:
+  static constexpr Listener::Mode kListener = Listener::Mode::blocking;  // or accept says EAGAIN
+
+  UringLoop(Listener listener, std::uint16_t shard, const Options& options,
+            const Ring::Config& config);
+  void run(Service& service);
+  void stop(Duration grace) noexcept;
+  void push(std::span<const ConnId> ids, const Post& post) noexcept;
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] std::vector<Feature> features() const { return ring_.features(); }
+
+ private:
+  // ---- Connection -----------------------------------------------------------------------------
+  struct Message {
+    msghdr header{};
+    std::array<iovec, kGather> entries;
+  };
+  struct Held {
+    Input bytes;
+    std::uint16_t buffer;
+    Pin pin;
+  };
+  struct Connection {
+    ConnId id;
+    int fd = -1;  // a descriptor, or the index of a direct one
+    std::unique_ptr<Session> session;
+    Outbox outbox;
+    std::unique_ptr<std::byte[]> buffer;  // of its own, where none are provided
+    std::vector<Held> held;               // input that came while reading was stopped
+    std::unique_ptr<Message> message;     // of a send that gathers
+    std::size_t sending = 0;              // bytes of the send in flight
+    unsigned in_flight = 0;   // requests that the kernel holds; freed only when there are none
+    bool receiving = false;   // a receive is in flight
+    bool cancelling = false;  // its cancellation too
+    bool queued = false;      // on the flush_ list
+    bool silent = false;      // the send in flight reports only failure
+    bool blocked = false;    // the socket took less than it was given: the next send waits for room
+    bool eof = false;        // a receive has returned 0
+    bool paused = false;     // not reading: too much is waiting to be sent
+    bool starved = false;    // none was provided: the next receive brings its own
+    bool closing = false;    // the session has closed; input is discarded
+    bool lingering = false;  // our FIN is sent, the peer's is awaited
+    bool ended = false;      // on_close has been called
+  };
+  enum class Op : std::uint8_t { accept, receive, send, cancel, shutdown, close, wake };
+
+  static std::uint64_t tag(Op op, ConnId id);
+  void queue(io_uring_sqe* sqe, Op op, Connection& c);
+  void arm_accept();
+  void arm_wake();
+  void accepted(const io_uring_cqe& cqe);
+  void receive(Connection& c);
+  void received(Connection& c, const io_uring_cqe& cqe);
+  void deliver(Connection& c, Input bytes, const Outbox::Source& source);
+  void at_eof(Connection& c);
+  void resume(Connection& c);
+  void stop_receiving(Connection& c);
+  void apply(Connection& c, const Outbox::Source& source);
+  void flush(Connection& c);
+  void sent(Connection& c, int result);
+  void settle();
+  void deliver_posts();
+  void fire_deadlines();
+  void finish(Connection& c);
+  void end(Connection& c, std::error_code error);
+  void close(int fd, std::uint64_t tagged);
+  void release(Connection& c);
+  void drain();
+  void handle(const io_uring_cqe& cqe);
+  void wait();
+
+  struct NoPins final : Pin::Owner {  // a connection's own buffer: Outbox::pinned() says it all
+    void pin(std::uint32_t) noexcept override {}
+    void unpin(std::uint32_t) noexcept override {}
+  };
+
+  const Limits limits_;
+  const std::uint16_t shard_;
+  Listener listener_;
+  Fd wake_;
+  eventfd_t wake_value_ = 0;  // written by the kernel
+  Counters counters_;
+  Ring ring_;
+  NoPins no_pins_;
+  Connections<Connection> connections_;
+  Timers timers_;
+  Mailbox mailbox_;
+  StopSignal stop_;
+  Service* service_ = nullptr;
+  Time now_{};
+  Time accept_again_ = kNever;
+  bool accepting_ = false;
+  bool draining_ = false;
+  std::vector<ConnId> silent_;    // have a silent send in flight
+  std::vector<ConnId> settling_;  // had one when the last call was made, which has carried it out
+  Out out_;                       // the effects of the callback being served
+  std::vector<ConnId> flush_;     // have something to send that no request carries yet
+  std::vector<Mailbox::Item> items_;
+};
+
+// ---- setup ------------------------------------------------------------------------------------
+
+UringLoop::UringLoop(Listener listener, std::uint16_t shard, const Options& options,
+                     const Ring::Config& config)
+    : limits_(options.limits),
+      shard_(shard),
+      listener_(std::move(listener)),
+      wake_(eventfd(0, EFD_CLOEXEC)),
+      ring_(config, counters_) {
+  if (!wake_) throw_errno(errno, "cannot create an eventfd");
+}
+
+// A tag is op, 24 bits of generation, slot: what outlives its connection finds nothing.
+std::uint64_t UringLoop::tag(Op op, ConnId id) {
+  return std::uint64_t{static_cast<std::uint8_t>(op)} << 56 |
+         std::uint64_t{id.generation & kTagGeneration} << 32 | id.slot;
+}
+
+// Tags a prepared entry; it is submitted with the next wait.
+void UringLoop::queue(io_uring_sqe* sqe, Op op, Connection& c) {
+  sqe->user_data = tag(op, c.id);
+  if (ring_.direct() && op != Op::cancel) sqe->flags |= IOSQE_FIXED_FILE;
+  ++c.in_flight;
+}
+
+// ---- accept -----------------------------------------------------------------------------------
+
+void UringLoop::arm_accept() {
+  if (accepting_ || draining_) return;
+  accept_again_ = kNever;
+  accepting_ = true;
+  io_uring_sqe* sqe = ring_.entry();
+  if (ring_.direct()) {
+    io_uring_prep_multishot_accept_direct(sqe, listener_.fd(), nullptr, nullptr, 0);
+  } else if (ring_.multishot()) {
+    io_uring_prep_multishot_accept(sqe, listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
+  } else {
+    io_uring_prep_accept(sqe, listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
+  }
+  sqe->user_data = tag(Op::accept, {});
+}
+
+void UringLoop::accepted(const io_uring_cqe& cqe) {
+  if ((cqe.flags & IORING_CQE_F_MORE) == 0) accepting_ = false;
+  if (cqe.res < 0) {
+    if (cqe.res == -EMFILE || cqe.res == -ENFILE) {
+      counters_.add(Count::refused);
+      accept_again_ = now_ + kAcceptRetry;  // sooner if one of ours ends
+    } else {
+      arm_accept();
+    }
+    return;
+  }
+  if (draining_) {
+    counters_.add(Count::refused);
+    return close(cqe.res, tag(Op::cancel, {}));
+  }
+  counters_.add(Count::accepted);
+  Connection& c = connections_.add(shard_);
+  c.fd = cqe.res;
+  c.session = service_->accept();
+  c.session->on_open(out_, c.id, now_);
+  apply(c, {});
+  receive(c);
+  arm_accept();
+}
+
+// ---- receive ----------------------------------------------------------------------------------
+
+// Asks for input, unless it is asked for or must wait. When slow readers hold all provided buffers,
+// one receive goes into a buffer of the connection's own, so that it does not wait for them; that
+// buffer must first be free of replies.
+void UringLoop::receive(Connection& c) {
+  if (c.receiving || c.paused || !c.held.empty() || c.eof || c.ended) return;
+  const bool provided = ring_.multishot() && !c.starved;
+  if (!provided && c.outbox.pinned() > 0) return;
+  io_uring_sqe* sqe = ring_.entry();
+  if (provided) {
+    io_uring_prep_recv_multishot(sqe, c.fd, nullptr, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BufferRing::kGroup;
+  } else {
+    if (!c.buffer) c.buffer = std::make_unique_for_overwrite<std::byte[]>(kOwnBuffer);
+    io_uring_prep_recv(sqe, c.fd, c.buffer.get(), kOwnBuffer, 0);
+  }
+  queue(sqe, Op::receive, c);
+  c.receiving = true;
+}
+
+void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
+  counters_.add(Count::op_recv);
+  if ((cqe.flags & IORING_CQE_F_MORE) == 0) {
+    --c.in_flight;
+    c.receiving = false;
+    c.starved = false;
+  }
+  if ((cqe.flags & IORING_CQE_F_BUFFER) != 0) {
+    const std::uint16_t buffer = BufferRing::buffer_of(cqe);
+    Held input{ring_.buffers().received(cqe), buffer, Pin(ring_.buffers(), buffer)};
+    if (c.paused || !c.held.empty()) {
+      c.held.push_back(std::move(input));
+    } else {
+      deliver(c, input.bytes, {&ring_.buffers(), buffer, limits_.pinned});
+    }
+  } else if (cqe.res > 0) {
+    deliver(c, Input(c.buffer.get(), static_cast<std::size_t>(cqe.res)), {&no_pins_, 0, SIZE_MAX});
+  }
+  if (c.ended) return release(c);
+  if (cqe.res == 0) {
+    c.eof = true;
+    if (c.held.empty()) at_eof(c);
+    return;
+  } else if (cqe.res == -ENOBUFS) {
+    counters_.add(Count::enobufs);
+    c.starved = !ring_.buffers().grow();
+  } else if (cqe.res < 0 && cqe.res != -ECANCELED && cqe.res != -EINTR) {
+    return end(c, error_of(-cqe.res));
+  }
+  if (ring_.multishot() && !c.receiving) counters_.add(Count::rearms);
+  receive(c);
+}
+
+void UringLoop::deliver(Connection& c, Input bytes, const Outbox::Source& source) {
+  if (bytes.empty() || c.ended || c.closing) return;
+  counters_.add(Count::inputs);
+  counters_.add(Count::bytes_in, bytes.size());
+  c.session->on_bytes(out_, bytes, now_);
+  apply(c, source);
+}
+
+void UringLoop::at_eof(Connection& c) {
+  if (c.closing) return c.lingering ? end(c, {}) : void();
+  c.session->on_eof(out_, now_);
+  apply(c, {});
+}
+
+// Goes on after a pause, first with what a multishot receive had completed before it was cancelled.
+void UringLoop::resume(Connection& c) {
+  c.paused = false;
+  std::size_t done = 0;
+  for (; done < c.held.size() && !c.paused; ++done) {
+    Held& h = c.held[done];
+    deliver(c, h.bytes, {&ring_.buffers(), h.buffer, limits_.pinned});
+    if (c.ended) return;
+    h.pin = Pin();
+  }
+  c.held.erase(c.held.begin(), c.held.begin() + static_cast<std::ptrdiff_t>(done));
+  if (done > 0 && c.held.empty() && c.eof) at_eof(c);
+  receive(c);
+}
+
+// What has already arrived may still complete; it is held until reading goes on.
+void UringLoop::stop_receiving(Connection& c) {
+  if (!c.receiving || c.cancelling) return;
+  io_uring_sqe* sqe = ring_.entry();
+  io_uring_prep_cancel64(sqe, tag(Op::receive, c.id), 0);
+  queue(sqe, Op::cancel, c);
+  c.cancelling = true;
+}
+
+// ---- send -------------------------------------------------------------------------------------
+
+// Takes over what one callback asked for, and leaves out_ clean for the next. Sending starts when
+// the batch of completions is done, so that what belongs together leaves together.
+void UringLoop::apply(Connection& c, const Outbox::Source& source) {
+  if (out_.total() > 0) counters_.add(Count::bytes_copied, c.outbox.take(out_, 0, source));
+  if (const auto when = out_.deadline()) timers_.set(c.id.slot, *when);
+  if (c.outbox.size() > limits_.outbox_limit) {
+    counters_.add(Count::overflows);
+    end(c, std::make_error_code(std::errc::no_buffer_space));
+  } else if (!c.paused && c.outbox.size() >= limits_.high_water) {
+    c.paused = true;
+    counters_.add(Count::pauses);
+    stop_receiving(c);
+  }
+  if (out_.closing() && !c.ended) c.closing = true;
+  out_.clear();
+  if (!c.ended && !c.queued && c.sending == 0 && (c.closing || !c.outbox.empty())) {
+    c.queued = true;
+    flush_.push_back(c.id);
+  }
+}
+
+// One send at a time per connection: two could be carried out in either order.
+void UringLoop::flush(Connection& c) {
+  if (c.ended || c.sending > 0) return;
+  if (c.outbox.empty()) {
+    if (c.closing && !c.lingering) finish(c);
+    return;
+  }
+  io_uring_sqe* sqe = ring_.entry();
+  // If nothing waits for its completion, a send is first tried without waiting for room, and asked
+  // to report only that it could not take everything: then the same call submits it and sleeps
+  // until something else happens. MSG_WAITALL makes a short send a failure in that case; else it
+  // makes the kernel wait for room and go on.
+  unsigned flags = MSG_NOSIGNAL | MSG_WAITALL;
+  const bool awaited = c.closing || !c.receiving;
+  iovec first{};
+  if (c.outbox.segments() == 1) {
+    c.outbox.gather(&first, 1);
+    c.sending = first.iov_len;
+    io_uring_prep_send(sqe, c.fd, first.iov_base, first.iov_len, 0);
+  } else {
+    if (!c.message) c.message = std::make_unique<Message>();
+    Message& m = *c.message;
+    m.header.msg_iov = m.entries.data();
+    m.header.msg_iovlen = c.outbox.gather(m.entries.data(), kGather);
+    for (std::size_t i = 0; i < m.header.msg_iovlen; ++i) c.sending += m.entries[i].iov_len;
+    io_uring_prep_sendmsg(sqe, c.fd, &m.header, 0);
+  }
+  c.silent = ring_.synchronous() && !c.blocked && !awaited && c.sending == c.outbox.size();
+  if (c.silent) {
+    flags |= MSG_DONTWAIT;
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    silent_.push_back(c.id);
+  }
+  sqe->msg_flags = flags;
+  queue(sqe, Op::send, c);
+}
+
+void UringLoop::sent(Connection& c, int result) {
+  counters_.add(Count::op_send);
+  --c.in_flight;
+  const std::size_t wanted = std::exchange(c.sending, 0);
+  c.silent = false;
+  if (c.ended) return release(c);
+  if (result < 0 && result != -EINTR && result != -EAGAIN) return end(c, error_of(-result));
+  const auto n = static_cast<std::size_t>(std::max(result, 0));
+  c.blocked = n < wanted;
+  if (c.blocked) counters_.add(result == -EAGAIN ? Count::eagain : Count::short_sends);
+  counters_.add(Count::bytes_out, n);
+  c.outbox.consume(n);
+  if (c.paused && c.outbox.size() <= limits_.low_water) resume(c);
+  receive(c);
+  flush(c);
+}
+
+// All that was submitted has been carried out: what has not failed has been sent.
+void UringLoop::settle() {
+  for (const ConnId& id : settling_) {
+    Connection* c = connections_.find(id.slot, id.generation);
+    if (c != nullptr && c->silent) sent(*c, static_cast<int>(c->sending));
+  }
+  settling_.clear();
+}
+
+// ---- post -------------------------------------------------------------------------------------
+
+void UringLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
+  if (mailbox_.push(ids, shard_, post) && mailbox_.take_wake()) eventfd_write(wake_.get(), 1);
+}
+
+void UringLoop::arm_wake() {
+  io_uring_sqe* sqe = ring_.entry();
+  io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof wake_value_, 0);
+  sqe->user_data = tag(Op::wake, {});
+}
+
+void UringLoop::deliver_posts() {
+  mailbox_.take(items_);
+  for (const Mailbox::Item& item : items_) {
+    for (const ConnId& id : item.to) {
+      Connection* c = connections_.find(id.slot, id.generation);
+      if (c == nullptr || c->ended || c->closing) {
+        counters_.add(Count::posts_stale);
+        continue;
+      }
+      counters_.add(Count::posts);
+      c->session->on_post(out_, item.post, now_);
+      apply(*c, {});
+    }
+  }
+}
+
+// ---- deadlines --------------------------------------------------------------------------------
+
+void UringLoop::fire_deadlines() {
+  std::uint32_t slot = 0;
+  while (timers_.pop(now_, slot)) {
+    Connection& c = *connections_.at(slot);
+    if (c.lingering) {
+      end(c, {});
+    } else if (!c.closing) {
+      counters_.add(Count::deadlines);
+      c.session->on_deadline(out_, now_);
+      apply(c, {});
+    }
+  }
+}
+
+// ---- close ------------------------------------------------------------------------------------
+
+// All is sent and the session has closed. The peer's FIN is awaited, so that no RST overtakes the
+// last reply.
+void UringLoop::finish(Connection& c) {
+  if (c.eof) return end(c, {});
+  io_uring_sqe* sqe = ring_.entry();
+  io_uring_prep_shutdown(sqe, c.fd, SHUT_WR);
+  queue(sqe, Op::shutdown, c);
+  c.lingering = true;
+  timers_.set(c.id.slot, now_ + limits_.linger);
+  c.held.clear();
+  resume(c);
+}
+
+void UringLoop::end(Connection& c, std::error_code error) {
+  if (c.ended) return;
+  c.ended = true;
+  timers_.set(c.id.slot, kNever);
+  counters_.add(Count::closed);
+  c.session->on_close(error);
+  c.session.reset();
+  c.held.clear();
+  stop_receiving(c);
+  if (c.sending > 0) {
+    io_uring_sqe* sqe = ring_.entry();
+    io_uring_prep_cancel64(sqe, tag(Op::send, c.id), 0);
+    queue(sqe, Op::cancel, c);
+  }
+  release(c);
+}
+
+void UringLoop::close(int fd, std::uint64_t tagged) {
+  io_uring_sqe* sqe = ring_.entry();
+  if (ring_.direct()) {
+    io_uring_prep_close_direct(sqe, static_cast<unsigned>(fd));
+  } else {
+    io_uring_prep_close(sqe, fd);
+  }
+  sqe->user_data = tagged;
+}
+
+// Frees an ended connection once the kernel holds nothing of it: first the descriptor, then the
+// rest.
+void UringLoop::release(Connection& c) {
+  if (c.in_flight > 0) return;
+  c.outbox.clear();
+  if (c.fd >= 0) {
+    close(c.fd, tag(Op::close, c.id));
+    ++c.in_flight;
+    c.fd = -1;
+    return;
+  }
+  connections_.remove(c.id.slot);
+  if (accept_again_ != kNever) arm_accept();
+}
+
+// ---- drain ------------------------------------------------------------------------------------
+
+void UringLoop::stop(Duration grace) noexcept {
+  if (stop_.set(grace)) eventfd_write(wake_.get(), 1);
+}
+
+void UringLoop::drain() {
+  draining_ = true;
+  if (accepting_) {
+    io_uring_sqe* sqe = ring_.entry();
+    io_uring_prep_cancel64(sqe, tag(Op::accept, {}), 0);
+    sqe->user_data = tag(Op::cancel, {});
+  }
+  listener_.shut();  // at once: the ring holds on to it until the accept is gone
+  listener_ = Listener();
+  connections_.each([this](Connection& c) {
+    if (c.ended || c.closing) return;
+    c.session->on_drain(out_, now_);
+    apply(c, {});
+  });
+}
+
+// ---- run --------------------------------------------------------------------------------------
+
+void UringLoop::handle(const io_uring_cqe& cqe) {
+  const auto op = static_cast<Op>(cqe.user_data >> 56);
+  if (op == Op::wake) return arm_wake();
+  if (op == Op::accept) return accepted(cqe);
+  Connection* c =
+      connections_.at_tag(static_cast<std::uint32_t>(cqe.user_data),
+                          static_cast<std::uint32_t>(cqe.user_data >> 32), kTagGeneration);
+  if (c == nullptr) return;
+  if (op == Op::receive) return received(*c, cqe);
+  if (op == Op::send) return sent(*c, cqe.res);
+  --c->in_flight;
+  if (op == Op::cancel) c->cancelling = false;
+  if (c->ended) release(*c);
+}
+
+// Until something completes, a deadline is due or a post arrives.
+void UringLoop::wait() {
+  Time next = std::min(timers_.next(), accept_again_);
+  if (draining_) next = std::min(next, stop_.until());
+  const bool sleep = mailbox_.sleep();
+  const bool done = ring_.wait(!sleep           ? Duration::zero()
+                               : next == kNever ? Ring::kForever
+                                                : next - now_);
+  if (done) settling_.swap(silent_);
+  mailbox_.awake();
+}
+
+void UringLoop::run(Service& service) {
+  service_ = &service;
+  ring_.enable();
+  arm_wake();
+  arm_accept();
+  std::vector<ConnId> turn;
+  now_ = std::chrono::steady_clock::now();
+  for (;;) {
+    if (stop_.requested()) {
+      if (!draining_) drain();
+      if (now_ >= stop_.until()) {
+        connections_.each(
+            [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
+      }
+      if (connections_.size() == 0) break;
+    }
+    wait();
+    now_ = std::chrono::steady_clock::now();
+    counters_.batch(ring_.completions([this](const io_uring_cqe& cqe) { handle(cqe); }));
+    settle();
+    deliver_posts();
+    fire_deadlines();
+    if (accept_again_ <= now_) arm_accept();
+    turn.swap(flush_);
+    for (const ConnId& id : turn) {
+      Connection* c = connections_.find(id.slot, id.generation);
+      if (c == nullptr) continue;
+      c->queued = false;
+      flush(*c);
+    }
+    turn.clear();
+  }
+}
+
+}  // namespace
+
+std::string io_uring_unavailable() {
+  io_uring ring{};
+  const int rc = io_uring_queue_init(2, &ring, 0);
+  if (rc == 0) {
+    io_uring_queue_exit(&ring);
+    return {};
+  }
+  if (rc == -ENOSYS) return "this kernel has no io_uring";
+  if (rc == -EPERM) {
+    return "io_uring is refused: see sysctl kernel.io_uring_disabled and the container's seccomp "
+           "profile";
+  }
+  return "io_uring_setup failed: " + std::generic_category().message(-rc);
+}
+
+std::unique_ptr<Backend> make_io_uring(const Spec& spec, const Options& options) {
+  Ring::Config config;
+  config.multishot = spec.variant != "plain";
+  config.tuned = spec.variant.empty() || spec.variant == "sqpoll";
+  config.sqpoll = spec.variant == "sqpoll";
+  return std::make_unique<LoopBackend<UringLoop, Ring::Config>>(options, config);
+}
+
+}  // namespace echolab

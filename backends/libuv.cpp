@@ -1,0 +1,569 @@
+// libuv: a loop and a threadpool. The loop does the I/O, a pool thread runs the session's
+// callback, and the loop sends what came of it: the shape of a Node.js server whose handlers may
+// block.
+//
+// Mechanism   uv_run waits in epoll for the sockets, reads a chunk, and hands it to the pool with
+//             uv_queue_work: a mutex, a condition variable and a queue. The pool thread calls the
+//             session and wakes the loop through an eventfd; the after-work callback, on the loop,
+//             writes. One job per connection at a time keeps the session's calls in order; what
+//             comes in meanwhile waits in its inbox and makes up the next job.
+// Kernel      any that libuv runs on. Its io_uring use is switched off: this is the epoll libuv.
+// Buffers     A pooled chunk from alloc_cb, lent to the session, written back from itself, and
+//             returned to the pool when the write is done.
+// cost: epoll_wait 2, read 2, write 2
+//             Half of them are the eventfd of the way back. The pool's futex calls come on top:
+//             one to wake the worker, one for it to sleep, more when they collide.
+// Bad at      Short handlers: the hop costs more than most of them do. The pool is small (four
+//             threads unless UV_THREADPOOL_SIZE says otherwise) and shared with file I/O and DNS.
+//
+// libuv:inline calls the session on the loop; the difference is the price of the hop.
+// libuv does not watch a socket that it neither reads nor writes: a reset is then noticed by the
+// next write only.
+
+#include <uv.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "backends/chunks.hpp"
+#include "backends/connections.hpp"
+#include "backends/events.hpp"
+#include "backends/loops.hpp"
+#include "backends/mailbox.hpp"
+#include "backends/models.hpp"
+#include "backends/outbox.hpp"
+#include "backends/timers.hpp"
+
+namespace echolab {
+namespace {
+
+constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, per connection
+constexpr std::size_t kGather = 64;      // buffers per write
+constexpr int kBacklog = 4096;           // connections that may wait to be accepted
+
+struct LibuvConfig {
+  bool pool = true;
+};
+
+class LibuvLoop {
+ public:
+  static constexpr Listener::Mode kListener = Listener::Mode::nonblocking;
+
+  LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
+            const LibuvConfig& config);
+  ~LibuvLoop();
+  LibuvLoop(const LibuvLoop&) = delete;
+  LibuvLoop& operator=(const LibuvLoop&) = delete;
+  void run(Service& service);
+  void stop(Duration grace) noexcept;
+  void push(std::span<const ConnId> ids, const Post& post) noexcept;
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] std::vector<Feature> features() const;
+
+ private:
+  // ---- Connection -----------------------------------------------------------------------------
+  struct Connection {
+    ConnId id;
+    LibuvLoop* loop = nullptr;
+    uv_tcp_t tcp{};
+    uv_work_t work{};
+    uv_write_t write{};
+    uv_shutdown_t shutdown{};
+    std::unique_ptr<Session> session;
+    Outbox outbox;
+    Events inbox;                        // for the next job
+    std::size_t inbox_bytes = 0;         // of posts in it
+    Events job;                          // with the pool, if working
+    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
+    std::size_t writing = 0;             // bytes of the write in flight
+    bool working = false;                // the pool has the session
+    bool reading = false;                // uv_read_start is in force
+    bool eof = false;
+    bool paused = false;     // not reading: too much is waiting to be sent
+    bool closing = false;    // the session has closed; input is discarded
+    bool lingering = false;  // our FIN is sent, the peer's is awaited
+    bool ended = false;      // being closed
+    bool closed = false;     // libuv has let go of the handle
+    std::error_code error;
+  };
+
+  template <class Handle>
+  static LibuvLoop& self(Handle* handle) {
+    return *static_cast<LibuvLoop*>(handle->data);
+  }
+  static Connection& of(const uv_handle_t* handle) {
+    return *static_cast<Connection*>(handle->data);
+  }
+
+  void accept();
+  void read(Connection& c);
+  void received(Connection& c, ssize_t n);
+  Event& add(Connection& c, Event::Kind kind);
+  void dispatch(Connection& c);
+  Time batch_time();
+  void worked(Connection& c);
+  void apply(Connection& c, Event& e);
+  void flush(Connection& c);
+  void written(Connection& c, int status);
+  void deliver_posts();
+  void fire_deadlines();
+  void arm_timer();
+  void finish(Connection& c);
+  void end(Connection& c, std::error_code error);
+  void release(Connection& c);
+  void check_stop();
+  void close_handles();
+
+  const LibuvConfig config_;
+  const Limits limits_;
+  const std::uint16_t shard_;
+  uv_loop_t loop_{};
+  uv_tcp_t server_{};
+  uv_async_t async_{};
+  uv_timer_t timer_{};
+  uv_prepare_t prepare_{};
+  uv_check_t check_{};
+  Chunks chunks_;
+  std::vector<Events> spare_;
+  Connections<Connection> connections_;
+  Timers timers_;
+  Time armed_ = kNever;
+  Mailbox mailbox_;
+  StopSignal stop_;
+  Counters counters_;
+  Service* service_ = nullptr;
+  std::size_t events_ = 0;  // callbacks since the last wait
+  Time now_{};
+  bool clock_read_ = false;  // now_ is of this batch
+  bool woken_ = false;       // the pool has woken the loop since the last wait
+  bool draining_ = false;
+  std::vector<Mailbox::Item> items_;
+};
+
+// ---- setup ------------------------------------------------------------------------------------
+
+void check_uv(int rc, const char* what) {
+  if (rc < 0) throw_errno(-rc, what);
+}
+
+LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
+                     const LibuvConfig& config)
+    : config_(config), limits_(options.limits), shard_(shard) {
+  // From 1.45 on libuv may batch epoll_ctl through io_uring, which would put the wrong label on it.
+  setenv("UV_USE_IO_URING", "0", 1);
+  check_uv(uv_loop_init(&loop_), "cannot create a libuv loop");
+  for (uv_handle_t* h :
+       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
+        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
+        reinterpret_cast<uv_handle_t*>(&check_)}) {
+    h->data = this;
+  }
+  uv_tcp_init(&loop_, &server_);
+  uv_timer_init(&loop_, &timer_);
+  uv_prepare_init(&loop_, &prepare_);
+  uv_check_init(&loop_, &check_);
+  check_uv(uv_async_init(&loop_, &async_, [](uv_async_t* h) { self(h).deliver_posts(); }),
+           "cannot create a libuv async handle");
+  uv_prepare_start(&prepare_, [](uv_prepare_t* h) {
+    self(h).clock_read_ = false;
+    self(h).check_stop();
+    self(h).arm_timer();
+  });
+  uv_check_start(&check_, [](uv_check_t* h) {
+    LibuvLoop& l = self(h);
+    l.counters_.add(Count::sys_wait);
+    l.counters_.batch(l.events_);
+    l.events_ = 0;
+    l.woken_ = false;
+  });
+  check_uv(uv_tcp_open(&server_, listener.fd()), "cannot give the listener to libuv");
+  listener.release();  // libuv closes it
+  check_uv(uv_listen(reinterpret_cast<uv_stream_t*>(&server_), kBacklog,
+                     [](uv_stream_t* server, int status) {
+                       if (status == 0) self(server).accept();
+                     }),
+           "cannot listen");
+}
+
+LibuvLoop::~LibuvLoop() {
+  close_handles();
+  uv_run(&loop_, UV_RUN_DEFAULT);
+  uv_loop_close(&loop_);
+}
+
+std::vector<Feature> LibuvLoop::features() const {
+  const char* size = std::getenv("UV_THREADPOOL_SIZE");
+  return {{"threadpool", config_.pool, config_.pool,
+           config_.pool ? std::string(size != nullptr ? size : "4") + " threads" : ""}};
+}
+
+// ---- accept -----------------------------------------------------------------------------------
+
+void LibuvLoop::accept() {
+  counters_.add(Count::sys_accept);
+  Connection& c = connections_.add(shard_);
+  c.loop = this;
+  c.tcp.data = c.work.data = c.write.data = c.shutdown.data = &c;
+  uv_tcp_init(&loop_, &c.tcp);
+  c.session = service_->accept();
+  counters_.add(Count::accepted);
+  ++events_;
+  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_),
+                               reinterpret_cast<uv_stream_t*>(&c.tcp));
+      rc < 0) {
+    return end(c, error_of(-rc));
+  }
+  counters_.add(Count::sys_epoll_ctl);
+  add(c, Event::Kind::open);
+  dispatch(c);
+  read(c);
+}
+
+// ---- receive ----------------------------------------------------------------------------------
+
+// Starts or stops reading, as the connection's state asks for.
+void LibuvLoop::read(Connection& c) {
+  const bool wanted =
+      !c.ended && !c.eof && !c.paused && (c.closing || c.inbox.size() < kInboxChunks);
+  if (wanted == c.reading) return;
+  c.reading = wanted;
+  auto* stream = reinterpret_cast<uv_stream_t*>(&c.tcp);
+  if (!wanted) {
+    uv_read_stop(stream);
+    return;
+  }
+  uv_read_start(
+      stream,
+      [](uv_handle_t* h, std::size_t, uv_buf_t* buffer) {
+        Connection& mine = of(h);
+        Chunks& chunks = mine.loop->chunks_;
+        mine.lent = chunks.take();
+        *buffer = uv_buf_init(reinterpret_cast<char*>(chunks.data(mine.lent)), Chunks::kSize);
+      },
+      [](uv_stream_t* s, ssize_t n, const uv_buf_t*) {
+        Connection& mine = of(reinterpret_cast<uv_handle_t*>(s));
+        mine.loop->received(mine, n);
+      });
+}
+
+void LibuvLoop::received(Connection& c, ssize_t n) {
+  counters_.add(Count::sys_recv);
+  ++events_;
+  const std::uint32_t chunk = std::exchange(c.lent, Chunks::kNone);
+  if (n <= 0 || c.closing) {
+    if (chunk != Chunks::kNone) chunks_.give_back(chunk);
+    if (n == 0) counters_.add(Count::eagain);
+    if (n >= 0) return;
+    c.reading = false;
+    if (n != UV_EOF) return end(c, error_of(static_cast<int>(-n)));
+    c.eof = true;
+    if (c.closing) return c.lingering ? end(c, {}) : void();
+    add(c, Event::Kind::eof);
+  } else {
+    counters_.add(Count::inputs);
+    counters_.add(Count::bytes_in, static_cast<std::size_t>(n));
+    Event& e = add(c, Event::Kind::bytes);
+    e.chunk = chunk;
+    e.input = Input(chunks_.data(chunk), static_cast<std::size_t>(n));
+    e.pin = Pin(chunks_, chunk);
+  }
+  dispatch(c);
+}
+
+// ---- call the session -------------------------------------------------------------------------
+
+// Lists are lent to connections that have events, most recently used first.
+Event& LibuvLoop::add(Connection& c, Event::Kind kind) {
+  if (c.inbox.unused() && !spare_.empty()) {
+    c.inbox = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  return c.inbox.add(kind);
+}
+
+// Sends the inbox to the pool, one job at a time, or serves it here.
+void LibuvLoop::dispatch(Connection& c) {
+  if (c.working || c.ended || c.inbox.size() == 0) return read(c);
+  std::swap(c.inbox, c.job);
+  c.inbox_bytes = 0;
+  c.working = true;
+  if (!config_.pool) {
+    c.job.call(*c.session, c.id, batch_time());
+    return worked(c);
+  }
+  counters_.add(Count::pool_jobs);
+  uv_queue_work(
+      &loop_, &c.work,
+      [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
+        auto& mine = *static_cast<Connection*>(w->data);
+        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now());
+      },
+      [](uv_work_t* w, int) {
+        auto& mine = *static_cast<Connection*>(w->data);
+        LibuvLoop& l = *mine.loop;
+        if (!std::exchange(l.woken_, true)) l.counters_.add(Count::sys_wake, 2);
+        ++l.events_;
+        l.worked(mine);
+      });
+  read(c);
+}
+
+// On the loop the clock is read once for all that one wait has brought.
+Time LibuvLoop::batch_time() {
+  if (!std::exchange(clock_read_, true)) now_ = std::chrono::steady_clock::now();
+  return now_;
+}
+
+// Back on the loop.
+void LibuvLoop::worked(Connection& c) {
+  c.working = false;
+  for (Event& e : c.job) {
+    if (e.kind == Event::Kind::post) counters_.add(e.called ? Count::posts : Count::posts_stale);
+    if (e.kind == Event::Kind::deadline && e.called) counters_.add(Count::deadlines);
+    if (e.called && !c.ended) apply(c, e);
+  }
+  c.job.clear();
+  spare_.push_back(std::exchange(c.job, {}));
+  if (c.ended) return release(c);
+  if (!c.closing) return dispatch(c);
+  c.inbox.clear();
+  read(c);
+}
+
+// ---- send -------------------------------------------------------------------------------------
+
+// Carries out what one callback asked for.
+void LibuvLoop::apply(Connection& c, Event& e) {
+  const Out& out = e.out;
+  if (out.total() > 0) {
+    std::size_t sent = 0;
+    if (c.outbox.empty()) {
+      std::array<uv_buf_t, kGather> buffers;
+      const std::size_t used = std::min(out.pieces(), kGather);
+      for (std::size_t i = 0; i < used; ++i) {
+        const Bytes bytes = out.bytes(i);
+        buffers[i] = {reinterpret_cast<char*>(const_cast<std::byte*>(bytes.data())), bytes.size()};
+      }
+      counters_.add(Count::sys_send);
+      const int n = uv_try_write(reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
+                                 static_cast<unsigned>(used));
+      if (n < 0 && n != UV_EAGAIN) return end(c, error_of(-n));
+      if (n == UV_EAGAIN) counters_.add(Count::eagain);
+      sent = static_cast<std::size_t>(std::max(n, 0));
+      counters_.add(Count::bytes_out, sent);
+      if (sent < out.total()) counters_.add(Count::short_sends);
+    }
+    Outbox::Source source;
+    if (e.chunk != Chunks::kNone) source = {&chunks_, e.chunk, limits_.pinned};
+    counters_.add(Count::bytes_copied, c.outbox.take(out, sent, source));
+  }
+  if (const auto when = out.deadline()) {
+    timers_.set(c.id.slot, *when);
+    c.inbox.forget_deadlines();
+  }
+  if (c.outbox.size() > limits_.outbox_limit) {
+    counters_.add(Count::overflows);
+    return end(c, std::make_error_code(std::errc::no_buffer_space));
+  }
+  if (!c.paused && c.outbox.size() >= limits_.high_water) {
+    c.paused = true;
+    counters_.add(Count::pauses);
+  }
+  if (out.closing()) c.closing = true;
+  flush(c);
+}
+
+// One write at a time, from where the bytes lie; libuv waits for room and goes on after short ones.
+void LibuvLoop::flush(Connection& c) {
+  if (c.ended || c.writing > 0) return;
+  if (c.outbox.empty()) {
+    if (c.closing && !c.lingering) finish(c);
+    return;
+  }
+  std::array<iovec, kGather> entries;
+  std::array<uv_buf_t, kGather> buffers;
+  const std::size_t used = c.outbox.gather(entries.data(), kGather);
+  for (std::size_t i = 0; i < used; ++i) {
+    buffers[i] = {static_cast<char*>(entries[i].iov_base), entries[i].iov_len};
+    c.writing += entries[i].iov_len;
+  }
+  counters_.add(Count::sys_send);
+  const int rc = uv_write(&c.write, reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
+                          static_cast<unsigned>(used), [](uv_write_t* w, int status) {
+                            auto& mine = *static_cast<Connection*>(w->data);
+                            mine.loop->written(mine, status);
+                          });
+  if (rc < 0) {
+    c.writing = 0;
+    end(c, error_of(-rc));
+  }
+}
+
+void LibuvLoop::written(Connection& c, int status) {
+  ++events_;
+  const std::size_t n = std::exchange(c.writing, 0);
+  if (c.ended) return;
+  if (status < 0) return end(c, error_of(-status));
+  counters_.add(Count::bytes_out, n);
+  c.outbox.consume(n);
+  if (c.paused && c.outbox.size() <= limits_.low_water) {
+    c.paused = false;
+    read(c);
+  }
+  flush(c);
+}
+
+// ---- post -------------------------------------------------------------------------------------
+
+void LibuvLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
+  if (mailbox_.push(ids, shard_, post)) uv_async_send(&async_);
+}
+
+// All posts that are there first, so that one job per connection carries them.
+void LibuvLoop::deliver_posts() {
+  counters_.add(Count::sys_wake);
+  mailbox_.take(items_);
+  const auto each = [this](auto&& f) {
+    for (const Mailbox::Item& item : items_) {
+      for (const ConnId& id : item.to) f(connections_.find(id.slot, id.generation), item.post);
+    }
+  };
+  each([this](Connection* c, const Post& post) {
+    if (c == nullptr || c->ended || c->closing) return counters_.add(Count::posts_stale);
+    add(*c, Event::Kind::post).post = post;
+    c->inbox_bytes += post.frame ? post.frame->size() : 0;
+    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) {
+      counters_.add(Count::overflows);
+      end(*c, std::make_error_code(std::errc::no_buffer_space));
+    }
+  });
+  each([this](Connection* c, const Post&) {
+    if (c != nullptr) dispatch(*c);
+  });
+}
+
+// ---- deadlines --------------------------------------------------------------------------------
+
+void LibuvLoop::fire_deadlines() {
+  clock_read_ = false;
+  std::uint32_t slot = 0;
+  while (timers_.pop(batch_time(), slot)) {
+    Connection& c = *connections_.at(slot);
+    if (c.lingering) {
+      end(c, {});
+    } else if (!c.closing) {
+      add(c, Event::Kind::deadline);
+      dispatch(c);
+    }
+  }
+}
+
+// Before each wait: one libuv timer stands for the earliest deadline.
+void LibuvLoop::arm_timer() {
+  Time next = timers_.next();
+  if (draining_) next = std::min(next, stop_.until());
+  if (next == armed_) return;
+  armed_ = next;
+  if (next == kNever) {
+    uv_timer_stop(&timer_);
+    return;
+  }
+  const auto ms =
+      std::chrono::ceil<std::chrono::milliseconds>(next - std::chrono::steady_clock::now()).count();
+  uv_update_time(&loop_);
+  uv_timer_start(
+      &timer_,
+      [](uv_timer_t* h) {
+        self(h).armed_ = kNever;
+        self(h).fire_deadlines();
+      },
+      static_cast<std::uint64_t>(std::max<std::int64_t>(ms, 0)), 0);
+}
+
+// ---- close ------------------------------------------------------------------------------------
+
+// All is sent and the session has closed. The peer's FIN is awaited, so that no RST overtakes the
+// last reply.
+void LibuvLoop::finish(Connection& c) {
+  if (c.eof) return end(c, {});
+  counters_.add(Count::sys_shutdown);
+  uv_shutdown(&c.shutdown, reinterpret_cast<uv_stream_t*>(&c.tcp), [](uv_shutdown_t*, int) {});
+  c.lingering = true;
+  timers_.set(c.id.slot, std::chrono::steady_clock::now() + limits_.linger);
+  c.paused = false;
+  read(c);
+}
+
+void LibuvLoop::end(Connection& c, std::error_code error) {
+  if (c.ended) return;
+  c.ended = true;
+  c.error = error;
+  timers_.set(c.id.slot, kNever);
+  counters_.add(Count::sys_close);
+  uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), [](uv_handle_t* h) {
+    of(h).closed = true;
+    of(h).loop->release(of(h));
+  });
+}
+
+// Frees an ended connection once neither libuv nor the pool holds anything of it.
+void LibuvLoop::release(Connection& c) {
+  if (!c.closed || c.working) return;
+  counters_.add(Count::closed);
+  c.session->on_close(c.error);
+  connections_.remove(c.id.slot);
+}
+
+// ---- drain ------------------------------------------------------------------------------------
+
+void LibuvLoop::stop(Duration grace) noexcept {
+  if (stop_.set(grace)) uv_async_send(&async_);
+}
+
+void LibuvLoop::check_stop() {
+  if (!stop_.requested()) return;
+  if (!std::exchange(draining_, true)) {
+    uv_close(reinterpret_cast<uv_handle_t*>(&server_), nullptr);
+    connections_.each([this](Connection& c) {
+      if (c.ended || c.closing) return;
+      add(c, Event::Kind::drain);
+      dispatch(c);
+    });
+  }
+  if (std::chrono::steady_clock::now() >= stop_.until()) {
+    connections_.each(
+        [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
+  }
+  if (connections_.size() == 0) uv_stop(&loop_);
+}
+
+// Not at the end of run(): posts may still come in.
+void LibuvLoop::close_handles() {
+  for (uv_handle_t* h :
+       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
+        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
+        reinterpret_cast<uv_handle_t*>(&check_)}) {
+    if (uv_is_closing(h) == 0) uv_close(h, nullptr);
+  }
+}
+
+// ---- run --------------------------------------------------------------------------------------
+
+void LibuvLoop::run(Service& service) {
+  service_ = &service;
+  uv_run(&loop_, UV_RUN_DEFAULT);
+}
+
+}  // namespace
+
+std::string libuv_unavailable() {
+  return {};
+}
+
+std::unique_ptr<Backend> make_libuv(const Spec& spec, const Options& options) {
+  return std::make_unique<LoopBackend<LibuvLoop, LibuvConfig>>(
+      options, LibuvConfig{.pool = spec.variant != "inline"});
+}
+
+}  // namespace echolab

@@ -1,0 +1,62 @@
+// Posts on their way to one loop. Any thread pushes, the loop takes.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "backends/session.hpp"
+
+namespace echolab {
+
+class Mailbox {
+ public:
+  struct Item {
+    std::vector<ConnId> to;
+    Post post;
+  };
+
+  // Queues the ids of this shard. False: there were none.
+  bool push(std::span<const ConnId> ids, std::uint16_t shard, const Post& post) {
+    std::vector<ConnId> mine;
+    for (const ConnId& id : ids) {
+      if (id.shard == shard) mine.push_back(id);
+    }
+    if (mine.empty()) return false;
+    const std::scoped_lock lock(mutex_);
+    items_.push_back({std::move(mine), post});
+    waiting_.store(true);
+    return true;
+  }
+  // Asked after a push. True once per sleep: this caller, no other, must wake the loop.
+  bool take_wake() { return asleep_.exchange(false); }
+
+  // The loop is about to wait. False: there are posts, do not. Sleeping is announced before the
+  // look, and pushing before take_wake, both sequentially consistent: one of the two sees the
+  // other.
+  bool sleep() {
+    asleep_.store(true);
+    if (!waiting_.load()) return true;
+    asleep_.store(false);
+    return false;
+  }
+  void awake() { asleep_.store(false, std::memory_order_relaxed); }
+
+  // Takes all items. `into` comes back empty if there were none.
+  void take(std::vector<Item>& into) {
+    into.clear();
+    if (!waiting_.load(std::memory_order_relaxed)) return;
+    const std::scoped_lock lock(mutex_);
+    into.swap(items_);
+    waiting_.store(false);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Item> items_;
+  std::atomic<bool> waiting_ = false;
+  std::atomic<bool> asleep_ = false;
+};
+
+}  // namespace echolab

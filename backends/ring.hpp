@@ -1,0 +1,80 @@
+// One io_uring: set up as the variant asks and the kernel grants, submitted to and waited on.
+//
+// Created disabled by any thread; it belongs to the thread that calls enable() (SINGLE_ISSUER,
+// io_uring_setup(2)), which makes all further calls.
+#pragma once
+
+#include <liburing.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/buffer_ring.hpp"
+#include "backends/session.hpp"
+#include "backends/stats.hpp"
+
+namespace echolab {
+
+class Ring {
+ public:
+  struct Config {
+    bool multishot = true;  // multishot accept and receive, provided buffers
+    bool tuned = true;    // set-up flags, direct descriptors, incremental buffers, registered ring
+    bool sqpoll = false;  // a kernel thread submits
+  };
+
+  // Throws std::system_error if there is no io_uring to be had. What is not granted is left out,
+  // and features() says so. The counters outlive the ring.
+  Ring(const Config& config, Counters& counters);
+
+  void enable();  // throws std::system_error
+
+  // A free submission entry, never null. When the ring is full, what is in it is submitted first.
+  io_uring_sqe* entry();
+  // Submits all entries and sleeps until something completes, at most for `limit` (kForever: no
+  // limit; zero: does not sleep). One system call. True: whatever could be carried out while it was
+  // submitted has been, and its completion, if it was to have one, is there.
+  bool wait(Duration limit);
+  static constexpr Duration kForever = Duration::max();
+  // Calls handle(cqe) for each completion, and returns their number.
+  template <class Handle>
+  unsigned completions(Handle&& handle) {
+    unsigned n = 0;
+    unsigned head = 0;
+    io_uring_cqe* cqe = nullptr;
+    io_uring_for_each_cqe(&ring_, head, cqe) {
+      handle(*cqe);
+      ++n;
+    }
+    io_uring_cq_advance(&ring_, n);
+    return n;
+  }
+
+  [[nodiscard]] bool multishot() const { return buffers_.has_value(); }
+  // Whether requests are carried out, where they can be, by the call that submits them.
+  [[nodiscard]] bool synchronous() const { return !config_.sqpoll; }
+  [[nodiscard]] bool direct() const { return direct_; }  // accepted sockets are direct descriptors
+  [[nodiscard]] BufferRing& buffers() { return *buffers_; }  // only if multishot()
+  [[nodiscard]] const std::vector<Feature>& features() const { return features_; }
+
+ private:
+  struct Exit {
+    void operator()(io_uring* ring) const { io_uring_queue_exit(ring); }
+  };
+  void create();
+  void set_up_buffers();
+  void set_up_descriptors();
+  void feature(const char* name, bool asked, bool granted, const std::string& note);
+
+  const Config config_;
+  Counters& counters_;
+  io_uring ring_{};
+  std::unique_ptr<io_uring, Exit> exit_;
+  std::optional<BufferRing> buffers_;
+  bool direct_ = false;
+  std::vector<Feature> features_;
+};
+
+}  // namespace echolab

@@ -1,0 +1,353 @@
+#include "harness/bench.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <memory>
+#include <set>
+
+#include "harness/environment.hpp"
+#include "harness/json_reader.hpp"
+#include "harness/load.hpp"
+#include "harness/process.hpp"
+#include "harness/steal.hpp"
+#include "harness/summary.hpp"
+#include "harness/trial.hpp"
+#include "harness/units.hpp"
+
+namespace echolab::harness {
+namespace {
+
+// Dropped slices and rounds are repeated, but no more of them than this share of the plan: on a
+// machine that fails the gates all the time the run must still end.
+constexpr double kRepeatShare = 0.25;
+
+std::string utc_now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+PlacementRecord record_placement(PlaceWish wish, const Placement& placement) {
+  static constexpr const char* kNames[] = {"auto", "same", "split"};
+  return {kNames[static_cast<int>(wish)], placement.same ? "same" : "split", placement.server,
+          placement.client, placement.reason};
+}
+
+Cpus cpus_used(const Placement& placement) {
+  std::set<int> all(placement.server.begin(), placement.server.end());
+  all.insert(placement.client.begin(), placement.client.end());
+  return {all.begin(), all.end()};
+}
+
+// The client thread goes back to where it came from, also when an exception ends the run.
+class Pinned {
+ public:
+  explicit Pinned(const Cpus& cpus) : before_(allowed_cpus()) { pin_this_thread(cpus); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned() {
+    try {
+      pin_this_thread(before_);
+    } catch (const std::system_error&) {
+      // Those CPUs are gone; the thread runs where it can.
+    }
+  }
+
+ private:
+  Cpus before_;
+};
+
+class Runner {
+ public:
+  Runner(const BenchOptions& options, RunRecord& run, const Placement& placement,
+         Progress& progress)
+      : options_(options),
+        run_(run),
+        placement_(placement),
+        progress_(progress),
+        cells_(options.plan.expand()),
+        steal_(cpus_used(placement)) {
+    for (const Cell& cell : cells_) total_slices_ += planned_slices(cell);
+    run_.steal.tick_ns = steal_.tick_ns();
+  }
+
+  void run(const std::function<void(const RunRecord&)>& after_cell) {
+    for (std::size_t i = 0; i < cells_.size() && !Load::interrupted(); ++i) {
+      run_cell(i);
+      run_.partial = i + 1 < cells_.size() || Load::interrupted();
+      after_cell(run_);
+    }
+  }
+
+ private:
+  using Trials = std::vector<std::unique_ptr<Trial>>;  // by contender; null: not in this cell
+
+  [[nodiscard]] const Plan& plan() const { return options_.plan; }
+  [[nodiscard]] double planned_slices(const Cell& cell) const {
+    return static_cast<double>(cell.contenders.size()) * (plan().slices + plan().warm_up);
+  }
+
+  void run_cell(std::size_t index) {
+    const Cell& cell = cells_[index];
+    cell_ = &cell;
+    cell_name_ = fmt::format("cell {} of {}: {}", index + 1, cells_.size(), cell.shape.name());
+    cell_done_ = 0;
+    progress_.step(cell_name_, done_slices_, total_slices_);
+    trials_.clear();
+    trials_.resize(plan().contenders.size());
+    prepare();
+    std::mt19937_64 rng = cell_rng(options_.seed, index);
+    unsigned round_repeats = allowed_repeats();
+    slice_repeats_.assign(trials_.size(), allowed_repeats());
+    for (std::uint32_t round = 0; round < plan().slices && !Load::interrupted(); ++round) {
+      const std::vector<std::size_t> order = round_order(living(), rng);
+      position_ = 0;
+      while (!order.empty() && !run_round(round, order) && round_repeats > 0) --round_repeats;
+    }
+    finish();
+    done_slices_ += planned_slices(cell);
+  }
+
+  // Starts and connects all and brings them to their pace. Everything of one kind is done for all
+  // contenders before the next kind, so that no server idles longer than another.
+  void prepare() {
+    for (const std::size_t i : cell_->contenders) {
+      if (!run_.variants[i].unavailable.empty()) continue;
+      trials_[i] = std::make_unique<Trial>(plan().contenders[i], cell_->shape, options_.seed + i);
+    }
+    const StartOptions start{placement_.server, plan().threads};
+    for_living([&](std::size_t i) {
+      trials_[i]->start(options_.program, start);
+      run_.variants[i].features = trials_[i]->features();
+    });
+    for_living([&](std::size_t i) { trials_[i]->connect(); });
+    for (unsigned n = 0; n < plan().warm_up; ++n) {
+      for_living([&](std::size_t i) {
+        trials_[i]->warm_up(plan().slice);
+        count_slice();
+      });
+    }
+    for_living([&](std::size_t i) { trials_[i]->open_window(); });
+  }
+
+  void finish() {
+    for_living([&](std::size_t i) { trials_[i]->close_window(); }, true);
+    CellRecord record{cell_->shape, {}};
+    for (const std::size_t i : cell_->contenders) {
+      if (!trials_[i]) continue;
+      trials_[i]->stop();
+      record.results.push_back(std::move(trials_[i]->result));
+    }
+    trials_.clear();
+    run_.steal.median_share = median_steal();
+    summarise(record, plan(), run_.placement, run_.steal);
+    const bool any = std::any_of(record.results.begin(), record.results.end(), [](const Result& r) {
+      return !r.slices.empty() || !r.error.empty();
+    });
+    if (any) run_.cells.push_back(std::move(record));
+  }
+
+  // One slice of every contender, those that fail a gate again at the end. False if the hypervisor
+  // took so much that the round does not count.
+  bool run_round(std::uint32_t round, const std::vector<std::size_t>& order) {
+    const std::uint64_t steal_before = steal_.ticks();
+    const auto began = Clock::now();
+    std::uint64_t steal_at = steal_before;
+    std::vector<std::pair<std::size_t, std::size_t>> rows;  // contender, index of its row
+    std::vector<std::size_t> waiting = order;
+    while (!waiting.empty()) {
+      std::vector<std::size_t> again;
+      for_each(waiting, [&](std::size_t i) {
+        SliceRow row = trials_[i]->slice(plan().slice);
+        if (Load::interrupted()) return;  // cut short: not a slice of the plan
+        const std::uint64_t steal_now = steal_.ticks();
+        row.round = round;
+        row.position = position_++;
+        row.steal_ticks = steal_now - std::exchange(steal_at, steal_now);
+        row.gate = judge_slice(row, cell_->shape, placement_.same);
+        rows.emplace_back(i, trials_[i]->result.slices.size());
+        trials_[i]->result.slices.push_back(row);
+        if (row.gate != Gate::kept && slice_repeats_[i] > 0) {
+          --slice_repeats_[i];
+          again.push_back(i);
+        }
+        count_slice();
+      });
+      waiting = std::move(again);
+    }
+    const auto elapsed = static_cast<std::uint64_t>(Nanos(Clock::now() - began).count());
+    const std::uint64_t ticks = steal_at - steal_before;
+    const bool took_too_much =
+        stolen(ticks, steal_.tick_ns(), elapsed, steal_.cpus(), median_steal());
+    steal_shares_.push_back(static_cast<double>(ticks * steal_.tick_ns()) /
+                            (static_cast<double>(elapsed) * static_cast<double>(steal_.cpus())));
+    for (const auto& [i, row] : rows) {
+      if (!trials_[i]) continue;
+      SliceRow& slice = trials_[i]->result.slices[row];
+      if (slice.gate != Gate::kept) continue;
+      if (took_too_much) {
+        slice.gate = Gate::steal;
+      } else {
+        trials_[i]->keep();  // the kept slice of a round is always a contender's last one
+      }
+    }
+    return !took_too_much || Load::interrupted();
+  }
+
+  // Calls step for each; one that throws is out of the cell, its reason in its row.
+  template <class Step>
+  void for_each(const std::vector<std::size_t>& contenders, Step step,
+                bool also_interrupted = false) {
+    for (const std::size_t i : contenders) {
+      if (Load::interrupted() && !also_interrupted) return;
+      if (!trials_[i]->result.error.empty()) continue;
+      try {
+        step(i);
+      } catch (const std::exception& error) {
+        give_up(i, error);
+      }
+    }
+  }
+  template <class Step>
+  void for_living(Step step, bool also_interrupted = false) {
+    for_each(living(), step, also_interrupted);
+  }
+
+  [[nodiscard]] std::vector<std::size_t> living() const {
+    std::vector<std::size_t> out;
+    for (const std::size_t i : cell_->contenders) {
+      if (trials_[i] && trials_[i]->result.error.empty()) out.push_back(i);
+    }
+    return out;
+  }
+
+  void give_up(std::size_t i, const std::exception& error) {
+    if (Load::interrupted()) return;  // what an interrupted step throws is no fault of the server
+    const auto* server_error = dynamic_cast<const ServerError*>(&error);
+    if (server_error != nullptr && server_error->kind == ServerError::Kind::unavailable) {
+      run_.variants[i].unavailable = error.what();
+      progress_.say(
+          fmt::format("{}: not available here: {}", plan().contenders[i].name, error.what()));
+      trials_[i].reset();
+      return;
+    }
+    trials_[i]->result.error = trials_[i]->explain(error);
+    progress_.say(fmt::format("{}: FAILED: {}", cell_->shape.name(), trials_[i]->result.error));
+    trials_[i]->stop();
+  }
+
+  void count_slice() {
+    cell_done_ = std::min(cell_done_ + 1, planned_slices(*cell_));
+    progress_.update(cell_name_, done_slices_ + cell_done_, total_slices_);
+  }
+
+  [[nodiscard]] unsigned allowed_repeats() const {
+    return std::max(1U, static_cast<unsigned>(kRepeatShare * plan().slices));
+  }
+  [[nodiscard]] double median_steal() const {
+    return steal_shares_.empty() ? 0 : median(steal_shares_);
+  }
+
+  const BenchOptions& options_;
+  RunRecord& run_;
+  const Placement& placement_;
+  Progress& progress_;
+  const std::vector<Cell> cells_;
+  StealTicks steal_;
+  std::vector<double> steal_shares_;  // of every round of the session
+  double total_slices_ = 0, done_slices_ = 0;
+
+  // Of the cell that runs.
+  const Cell* cell_ = nullptr;
+  std::string cell_name_;
+  Trials trials_;
+  std::vector<unsigned> slice_repeats_;  // left, by contender
+  std::uint32_t position_ = 0;           // in the round
+  double cell_done_ = 0;                 // slices
+};
+
+}  // namespace
+
+std::vector<VariantRecord> resolve_variants(const Plan& plan, const std::string& program) {
+  std::vector<VariantRecord> variants;
+  const bool any_own = std::any_of(plan.contenders.begin(), plan.contenders.end(),
+                                   [](const Contender& c) { return !c.foreign(); });
+  std::vector<std::pair<std::string, std::string>> known;  // name and why it is unavailable
+  if (any_own) {
+    try {
+      const nlohmann::json document = catalogue(program);
+      for (const JsonReader& v : JsonReader(document)["variants"].items()) {
+        known.emplace_back(v["name"].text(), v["unavailable"].text());
+      }
+    } catch (const JsonError& error) {
+      throw std::runtime_error(fmt::format("{} --list --json: {}", program, error.what()));
+    }
+  }
+  for (const Contender& contender : plan.contenders) {
+    VariantRecord variant{contender.name, contender.command, "", {}};
+    if (!contender.foreign()) {
+      const auto found = std::find_if(known.begin(), known.end(), [&](const auto& entry) {
+        const std::string& name = entry.first;  // "threads:pool=N" stands for any number
+        const bool takes_value = name.ends_with("=N");
+        return takes_value ? contender.name.starts_with(name.substr(0, name.size() - 1))
+                           : contender.name == name;
+      });
+      if (found == known.end()) {
+        std::vector<std::string> names;
+        for (const auto& entry : known) names.push_back(entry.first);
+        throw UsageError(fmt::format("unknown backend '{}'; known are {}", contender.name,
+                                     fmt::join(names, ", ")));
+      }
+      variant.unavailable = found->second;
+    }
+    variants.push_back(std::move(variant));
+  }
+  return variants;
+}
+
+RunRecord run_bench(const BenchOptions& options, Progress& progress,
+                    const std::function<void(const RunRecord&)>& after_cell) {
+  const auto began = Clock::now();
+  RunRecord run;
+  run.command = options.command;
+  run.seed = options.seed;
+  run.started = utc_now();
+  run.plan = options.plan;
+  run.partial = true;
+  run.variants = options.variants;
+  for (const VariantRecord& v : run.variants) {
+    if (v.unavailable.empty()) continue;
+    progress.say(fmt::format("{}: not available here: {}", v.name, v.unavailable));
+  }
+  const Cpus allowed = allowed_cpus();
+  run.environment = environment();  // before pinning: it records where the harness may run
+  const MachineProbe probe = probe_machine(allowed);
+  run.environment["probe"] = to_json(probe);
+  const Placement placement = [&] {
+    try {
+      return place(options.place, probe, allowed, options.plan.threads);
+    } catch (const std::invalid_argument& error) {
+      throw UsageError(error.what());
+    }
+  }();
+  run.placement = record_placement(options.place, placement);
+  progress.say(fmt::format("placement: {}: servers on CPU {}, client on CPU {} ({})",
+                           run.placement.used, cpu_list(placement.server),
+                           cpu_list(placement.client), placement.reason));
+  const Pinned pinned(placement.client);
+  const auto stamp = [&](RunRecord& record) {
+    record.duration_s = std::chrono::duration<double>(Clock::now() - began).count();
+  };
+  Runner runner(options, run, placement, progress);
+  runner.run([&](const RunRecord& record) {
+    stamp(run);
+    after_cell(record);
+  });
+  stamp(run);
+  progress.clear();
+  return run;
+}
+
+}  // namespace echolab::harness

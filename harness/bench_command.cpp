@@ -1,0 +1,279 @@
+// `harness bench`: plans a matrix, runs it, prints the table and fills a run folder.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "harness/bench.hpp"
+#include "harness/commands.hpp"
+#include "harness/files.hpp"
+#include "harness/load.hpp"
+#include "harness/process.hpp"
+#include "harness/run_folder.hpp"
+#include "harness/table.hpp"
+#include "harness/units.hpp"
+
+namespace echolab::harness {
+namespace {
+
+// --quick: enough slices to see what is grossly different, done in well under 40 s.
+constexpr unsigned kQuickSlices = 25;
+constexpr std::size_t kQuickSize = 64;  // bytes
+
+// As typed; empty where not given.
+struct Typed {
+  std::vector<std::string> backends, connections, sizes, depths, rates, servers;
+  std::string baseline, slices, slice, threads, filter, output;
+  std::string place = "auto";
+  std::optional<std::uint64_t> seed;
+  bool dry_run = false, quick = false;
+};
+
+unsigned small(const std::string& text, const char* what) {
+  const std::uint64_t value = parse_count(text, what);
+  if (value > UINT32_MAX) throw UsageError(fmt::format("{} '{}': too large", what, text));
+  return static_cast<unsigned>(value);
+}
+
+Contender parse_server(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
+    throw UsageError(fmt::format("--server '{}': expected NAME='COMMAND {{port}}'", text));
+  }
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+Plan make_plan(const Typed& typed) {
+  Plan plan;
+  plan.quick = typed.quick;
+  if (typed.quick) {
+    plan.slices = kQuickSlices;
+    plan.sizes = {kQuickSize};
+  }
+  if (!typed.connections.empty()) plan.connections.clear();
+  for (const auto& text : typed.connections)
+    plan.connections.push_back(small(text, "--connections"));
+  if (!typed.sizes.empty()) plan.sizes.clear();
+  for (const auto& text : typed.sizes) plan.sizes.push_back(parse_size(text, "--sizes"));
+  if (!typed.depths.empty()) plan.depths.clear();
+  for (const auto& text : typed.depths) plan.depths.push_back(small(text, "--depths"));
+  if (!typed.rates.empty()) plan.rates.clear();
+  for (const auto& text : typed.rates) {
+    plan.rates.push_back(text == "none" ? 0 : parse_rate(text, "--rates"));
+  }
+  if (!typed.slices.empty()) plan.slices = small(typed.slices, "--slices");
+  if (!typed.slice.empty()) plan.slice = parse_duration(typed.slice, "--slice");
+  if (!typed.threads.empty()) plan.threads = small(typed.threads, "--threads");
+  plan.filter = typed.filter;
+
+  std::vector<std::string> backends = typed.backends.empty() ? default_backends() : typed.backends;
+  if (backends == std::vector<std::string>{"none"}) backends.clear();
+  for (const std::string& name : backends) plan.contenders.push_back({name, ""});
+  for (const std::string& text : typed.servers) plan.contenders.push_back(parse_server(text));
+
+  const bool has_default = std::any_of(plan.contenders.begin(), plan.contenders.end(),
+                                       [&](const Contender& c) { return c.name == plan.baseline; });
+  if (!typed.baseline.empty()) {
+    plan.baseline = typed.baseline;
+  } else if (!has_default && !plan.contenders.empty()) {
+    plan.baseline = plan.contenders.front().name;
+  }
+  return plan;
+}
+
+// The client holds the connections to all servers of a cell, so the limit is raised as far as it
+// goes; the servers inherit it.
+void require_descriptors(std::size_t needed) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  if (limit.rlim_max != RLIM_INFINITY && needed > limit.rlim_max) {
+    throw UsageError(fmt::format(
+        "the plan needs {} descriptors (connections x servers) and the hard limit is {}: use fewer "
+        "--connections or --backends, or raise it with 'ulimit -Hn {}' as root (for good: nofile "
+        "in /etc/security/limits.conf)",
+        needed, limit.rlim_max, needed));
+  }
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::vector<std::string> own_command_line() {
+  std::vector<std::string> out;
+  std::string word;
+  for (const char c : read_text("/proc/self/cmdline").value_or("")) {
+    if (c != '\0') {
+      word += c;
+    } else {
+      out.push_back(std::exchange(word, {}));
+    }
+  }
+  return out;
+}
+
+void print_plan(const BenchOptions& options, const std::vector<Cell>& cells, const Typed& typed,
+                const std::filesystem::path& folder) {
+  const Plan& plan = options.plan;
+  std::size_t rows = 0;
+  for (const Cell& cell : cells) rows += cell.contenders.size();
+  fmt::print("{} cells, {} rows, {} slices of {} each; about {}{}\n", cells.size(), rows,
+             plan.slices, format_duration(plan.slice), format_duration(estimated_time(plan, cells)),
+             plan.quick ? "; quick: numbers, never a verdict" : "");
+  fmt::print("baseline {}, {} thread{} a server, placement {}, {} descriptors, output in {}\n",
+             plan.baseline, plan.threads, plan.threads == 1 ? "" : "s", typed.place,
+             descriptors_needed(cells), folder.string());
+  for (const VariantRecord& v : options.variants) {
+    if (!v.unavailable.empty()) fmt::print("{}: not available here: {}\n", v.name, v.unavailable);
+  }
+  for (const Cell& cell : cells) {
+    std::vector<std::string> names;
+    for (const std::size_t i : cell.contenders) {
+      if (options.variants[i].unavailable.empty()) names.push_back(plan.contenders[i].name);
+    }
+    fmt::print("  {}: {}\n", cell.shape.name(), fmt::join(names, ", "));
+  }
+}
+
+extern "C" void on_bench_signal(int) {
+  Load::interrupt();
+}
+
+// While this lives, Ctrl-C and SIGTERM end the run in order. Again and again, too: timeout(1)
+// signals twice, and what was measured must still be written.
+class OrderlySignals {
+ public:
+  OrderlySignals() {
+    struct sigaction action {};
+    action.sa_handler = on_bench_signal;
+    ::sigaction(SIGINT, &action, &old_int_);
+    ::sigaction(SIGTERM, &action, &old_term_);
+  }
+  OrderlySignals(const OrderlySignals&) = delete;
+  OrderlySignals& operator=(const OrderlySignals&) = delete;
+  ~OrderlySignals() {
+    ::sigaction(SIGINT, &old_int_, nullptr);
+    ::sigaction(SIGTERM, &old_term_, nullptr);
+  }
+
+ private:
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+int conclude(const RunRecord& run, const RunFolder& folder, Progress& progress) {
+  std::size_t rows = 0, failed = 0;
+  for (const CellRecord& cell : run.cells) {
+    for (const Result& result : cell.results) {
+      ++rows;
+      if (!result.error.empty()) ++failed;
+    }
+  }
+  progress.say(fmt::format("results: {}", folder.path().string()));
+  if (run.partial) {
+    progress.say("harness: interrupted; the run is marked partial");
+    return kExitInterrupted;
+  }
+  if (failed > 0) {
+    progress.say(fmt::format("harness: {} of {} rows failed; the reasons stand under their tables",
+                             failed, rows));
+    return kExitFailed;
+  }
+  if (rows == 0) {
+    progress.say("harness: nothing was measured: none of the backends is available here");
+    return kExitUnavailable;
+  }
+  return kExitOk;
+}
+
+int run(const Typed& typed) {
+  BenchOptions options;
+  std::vector<Cell> cells;
+  try {
+    options.plan = make_plan(typed);
+    cells = options.plan.expand();
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(error.what());
+  }
+  require_descriptors(descriptors_needed(cells));
+  options.place = typed.place == "same"    ? PlaceWish::same
+                  : typed.place == "split" ? PlaceWish::split
+                                           : PlaceWish::automatic;
+  options.seed = typed.seed ? *typed.seed : std::random_device{}();
+  options.command = own_command_line();
+  options.program = sibling_program("echo-server");
+  options.variants = resolve_variants(options.plan, options.program);
+  const std::filesystem::path path =
+      typed.output.empty() ? default_run_folder() : std::filesystem::path(typed.output);
+  if (typed.dry_run) {
+    print_plan(options, cells, typed, path);
+    return kExitOk;
+  }
+
+  RunFolder folder(path);
+  const OrderlySignals signals;
+  Progress progress = Progress::on_stderr();
+  bool saved = true;  // what a checkpoint cannot write, the end cannot either: said once
+  const RunRecord run = run_bench(options, progress, [&](const RunRecord& so_far) {
+    if (!saved) return;
+    try {
+      folder.write_run(so_far);
+    } catch (const FolderError& error) {
+      saved = false;
+      progress.say(fmt::format("harness: {}; going on, make room before the end", error.what()));
+    }
+  });
+  fmt::print("{}", terminal_table(run));  // first: it is there even if the disk is full
+  std::fflush(stdout);
+  folder.write_all(run);
+  return conclude(run, folder, progress);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Chosen& chosen) {
+  const auto typed = std::make_shared<Typed>();
+  Typed& t = *typed;
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure a matrix of servers, interleaved, and compare them with a baseline.");
+  bench
+      ->add_option("--backends", t.backends,
+                   fmt::format("backends, separated by commas, or none [{}]",
+                               fmt::join(default_backends(), ",")))
+      ->delimiter(',');
+  bench->add_option("--server", t.servers,
+                    "another server in the same matrix: NAME='COMMAND {port}' (repeatable)");
+  bench->add_option("--baseline", t.baseline, "what ratios refer to [epoll, else the first]");
+  bench->add_option("--connections", t.connections, "connections per server [1,64,1000]")
+      ->delimiter(',');
+  bench->add_option("--sizes", t.sizes, "bytes per request, such as 64,4KiB [64,4KiB]")
+      ->delimiter(',');
+  bench->add_option("--depths", t.depths, "requests in flight per connection [1,16]")
+      ->delimiter(',');
+  bench
+      ->add_option("--rates", t.rates,
+                   "requests/s offered over all connections, such as 20k; 0 or none is the closed "
+                   "loop [0]")
+      ->delimiter(',');
+  bench->add_option("--slices", t.slices, "slices per server and cell [100; with --quick 25]");
+  bench->add_option("--slice", t.slice, "length of a slice [10ms]");
+  bench->add_option("--threads", t.threads, "loops per server, where the model has loops [1]");
+  bench->add_option("--place", t.place, "CPUs of servers and client")
+      ->check(CLI::IsMember({"auto", "same", "split"}))
+      ->capture_default_str();
+  bench->add_option("--seed", t.seed, "of orders, bytes and arrivals; random unless given");
+  bench->add_option("--filter", t.filter,
+                    "only rows whose name (\"io_uring/c64/s4096/d1\") matches this regular "
+                    "expression; the baseline stays in their cells");
+  bench->add_option("-o,--output", t.output, "folder for the results [results/DATE-TIME]");
+  bench->add_flag("--dry-run", t.dry_run, "print the plan and start no server");
+  bench->add_flag("--quick", t.quick, "64 B only and few slices: numbers, never a verdict");
+  bench->callback([typed, &chosen] { chosen = [typed] { return run(*typed); }; });
+}
+
+}  // namespace echolab::harness

@@ -1,0 +1,23 @@
+// A client's sockets: addresses, non-blocking connects, and the limits that stand in the way.
+#pragma once
+
+#include "harness/files.hpp"
+#include "harness/load.hpp"
+
+namespace echolab::harness {
+
+// Raises the soft limit of descriptors to the hard one. Throws LoadError (limit) if `connections`
+// cannot be open beside what the process has open already.
+void allow_descriptors(unsigned connections);
+
+// A non-blocking TCP socket with TCP_NODELAY whose connect has begun; it is writable once it has
+// ended. `number` (from 1) and `total` are for the error line. Throws LoadError (connect, limit).
+Descriptor begin_connect(const Endpoint&, unsigned number, unsigned total);
+
+// What a connect, or a connection, ended with; 0 for no error.
+int socket_error(int fd);
+
+// The line for a connect that failed with `error`.
+LoadError connect_error(const Endpoint&, unsigned number, unsigned total, int error);
+
+}  // namespace echolab::harness

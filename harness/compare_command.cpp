@@ -1,0 +1,72 @@
+// `harness compare`: two stored runs side by side.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "harness/commands.hpp"
+#include "harness/compare.hpp"
+#include "harness/run_folder.hpp"
+#include "harness/units.hpp"
+
+namespace echolab::harness {
+namespace {
+
+constexpr double kMostPercent = 1000;  // a limit beyond ten times as much judges nothing
+
+struct Typed {
+  std::string a, b, fail_on;
+  bool json = false;
+};
+
+// "5%" or "5": percent, as a share.
+double parse_percent(std::string text) {
+  const std::string typed = text;
+  if (text.ends_with('%')) text.pop_back();
+  const double percent = parse_rate(text, "--fail-on");
+  if (percent > kMostPercent) throw UsageError(fmt::format("--fail-on '{}': too large", typed));
+  return percent / 100;
+}
+
+// A file that cannot be read is a command line that cannot be meant.
+RunRecord read(const std::string& path) {
+  try {
+    return read_run(path);
+  } catch (const RecordError& error) {
+    throw UsageError(error.what());
+  }
+}
+
+int run(const Typed& typed) {
+  std::optional<double> limit;
+  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on);
+  const RunRecord a = read(typed.a), b = read(typed.b);
+  const Comparison comparison = compare(a, b, limit);
+  if (typed.json) {
+    fmt::print("{}\n", to_json(comparison, typed.a, typed.b, limit)
+                           .dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    fmt::print("{}", to_text(comparison, typed.a, typed.b, limit));
+  }
+  return limit && comparison.regressed() ? kExitFailed : kExitOk;
+}
+
+}  // namespace
+
+void add_compare(CLI::App& app, Chosen& chosen) {
+  const auto typed = std::make_shared<Typed>();
+  Typed& t = *typed;
+  CLI::App* compare = app.add_subcommand(
+      "compare", "Show two runs side by side, and what makes the comparison doubtful.");
+  compare->add_option("A", t.a, "a run folder or its run.json: the reference")->required();
+  compare->add_option("B", t.b, "another: what is compared with it")->required();
+  compare->add_option("--fail-on", t.fail_on,
+                      "exit 1 if a row got worse by more than this, such as 5%, in CPU per request "
+                      "or throughput");
+  compare->add_flag("--json", t.json, "print one JSON document (schema echolab.compare)");
+  compare->callback([typed, &chosen] { chosen = [typed] { return run(*typed); }; });
+}
+
+}  // namespace echolab::harness

@@ -1,0 +1,168 @@
+#include "harness/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <regex>
+#include <set>
+#include <stdexcept>
+
+namespace echolab::harness {
+namespace {
+
+// Measured on a small virtual machine; an estimate shown to people, nothing depends on it.
+constexpr std::chrono::nanoseconds kStartStop{30'000'000};   // per server and cell
+constexpr std::chrono::nanoseconds kPerConnection{100'000};  // connect, verify, close; both sides
+constexpr double kSliceOverhead = 1.15;  // waiting for the last replies, reading the accounts
+constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
+
+// Beyond its connections: epoll, stdio, the pipes to the servers, files being written.
+constexpr std::size_t kDescriptorsPerContender = 8;
+constexpr std::size_t kDescriptorsOwn = 32;
+
+template <class T, class Low, class High>
+void check_list(const std::vector<T>& values, const char* what, Low low, High high) {
+  if (values.empty()) throw std::invalid_argument(fmt::format("no {} given", what));
+  std::set<T> seen;
+  for (const T& v : values) {
+    if (!(v >= static_cast<T>(low) && v <= static_cast<T>(high))) {  // also refuses NaN
+      throw std::invalid_argument(fmt::format("{}: {} is not within {}..{}", what, v, low, high));
+    }
+    if (!seen.insert(v).second) {
+      throw std::invalid_argument(fmt::format("{}: {} is given twice", what, v));
+    }
+  }
+}
+
+void check(const Plan& plan) {
+  check_list(plan.connections, "connections", 1, kMaxConnections);
+  check_list(plan.sizes, "sizes", 1, kMaxSize);
+  check_list(plan.depths, "depths", 1, kMaxDepth);
+  check_list(plan.rates, "rates", 0, kMaxRate);
+  if (plan.slices < 1 || plan.slices > kMaxSlices) {
+    throw std::invalid_argument(
+        fmt::format("slices: {} is not within 1..{}", plan.slices, kMaxSlices));
+  }
+  if (plan.slice < kMinSlice || plan.slice > kMaxSlice) {
+    throw std::invalid_argument("slice: a slice lasts between 1ms and 10s");
+  }
+  if (plan.threads < 1) throw std::invalid_argument("threads: at least 1");
+  if (plan.contenders.empty()) throw std::invalid_argument("no backends and no servers given");
+  std::set<std::string> names, stems;
+  for (const Contender& c : plan.contenders) {
+    if (c.name.empty()) throw std::invalid_argument("a backend or server without a name");
+    if (!names.insert(c.name).second) {
+      throw std::invalid_argument(fmt::format("'{}' is given twice", c.name));
+    }
+    if (!stems.insert(file_stem(c.name, {})).second) {
+      throw std::invalid_argument(
+          fmt::format("'{}' would share its file names with another; rename it", c.name));
+    }
+    if (c.foreign() && c.command.find("{port}") == std::string::npos) {
+      throw std::invalid_argument(
+          fmt::format("server '{}': its command must contain {{port}}", c.name));
+    }
+  }
+  if (!names.contains(plan.baseline)) {
+    throw std::invalid_argument(
+        fmt::format("the baseline '{}' is not among the backends; name another with --baseline",
+                    plan.baseline));
+  }
+}
+
+}  // namespace
+
+std::string CellShape::name() const {
+  if (rate > 0) return fmt::format("c{}/s{}/r{}", connections, size, rate);
+  return fmt::format("c{}/s{}/d{}", connections, size, depth);
+}
+
+std::string file_stem(const std::string& variant, const CellShape& shape) {
+  std::string name = variant + "-" + shape.name();
+  for (char& c : name) {
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '.') c = '-';
+  }
+  return name;
+}
+
+std::vector<std::string> default_backends() {
+  return {"threads", "epoll", "io_uring", "libuv", "epoll:lt", "libuv:inline", "io_uring:plain"};
+}
+
+std::vector<Cell> Plan::expand() const {
+  check(*this);
+  std::regex expression;
+  try {
+    expression = std::regex(filter.empty() ? std::string(".*") : filter);
+  } catch (const std::regex_error&) {
+    throw std::invalid_argument(fmt::format("filter: '{}' is not a regular expression", filter));
+  }
+  std::vector<Cell> cells;
+  for (const double rate : rates) {
+    for (const std::size_t size : sizes) {
+      for (const unsigned connections_now : connections) {
+        for (const unsigned depth : rate > 0 ? std::vector<unsigned>{kOpenLoopDepth} : depths) {
+          Cell cell{{connections_now, size, depth, rate}, {}};
+          bool any = false;
+          for (std::size_t i = 0; i < contenders.size(); ++i) {
+            const bool matches =
+                std::regex_search(contenders[i].name + "/" + cell.shape.name(), expression);
+            any = any || matches;
+            if (matches || contenders[i].name == baseline) cell.contenders.push_back(i);
+          }
+          if (any) cells.push_back(std::move(cell));
+        }
+      }
+    }
+  }
+  if (cells.empty()) {
+    throw std::invalid_argument(fmt::format(
+        "filter: '{}' matches no cell; names look like {}/{}", filter, contenders.front().name,
+        CellShape{connections.front(), sizes.front(), depths.front(), 0}.name()));
+  }
+  return cells;
+}
+
+std::vector<std::size_t> round_order(const std::vector<std::size_t>& contenders,
+                                     std::mt19937_64& rng) {
+  std::vector<std::size_t> order = contenders;
+  for (std::size_t i = order.size(); i > 1; --i) {
+    // Rejection keeps every order equally likely.
+    const std::uint64_t bound = UINT64_MAX - UINT64_MAX % i;
+    std::uint64_t draw = rng();
+    while (draw >= bound) draw = rng();
+    std::swap(order[i - 1], order[draw % i]);
+  }
+  return order;
+}
+
+std::mt19937_64 cell_rng(std::uint64_t seed, std::size_t cell) {
+  std::seed_seq sequence{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
+                         static_cast<std::uint32_t>(cell)};
+  return std::mt19937_64(sequence);
+}
+
+std::chrono::nanoseconds estimated_time(const Plan& plan, const std::vector<Cell>& cells) {
+  std::chrono::nanoseconds total = kPreflight;
+  for (const Cell& cell : cells) {
+    const auto slices = static_cast<double>(plan.slices + plan.warm_up) * kSliceOverhead;
+    const auto loaded = std::chrono::nanoseconds(
+        static_cast<std::int64_t>(slices * static_cast<double>(plan.slice.count())));
+    total += static_cast<std::int64_t>(cell.contenders.size()) *
+             (kStartStop + cell.shape.connections * kPerConnection + loaded);
+  }
+  return total;
+}
+
+std::size_t descriptors_needed(const std::vector<Cell>& cells) {
+  std::size_t most = 0;
+  for (const Cell& cell : cells) {
+    most = std::max(most,
+                    cell.contenders.size() * (cell.shape.connections + kDescriptorsPerContender));
+  }
+  return most + kDescriptorsOwn;
+}
+
+}  // namespace echolab::harness

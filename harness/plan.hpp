@@ -1,0 +1,85 @@
+// What a run measures: the matrix of contenders x connections x sizes x depth x rates, and the
+// order in which its slices come. Pure data and arithmetic; nothing is started here.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "harness/load.hpp"
+
+namespace echolab::harness {
+
+// One server in the comparison: a backend of our echo-server, or any server by its command line.
+struct Contender {
+  std::string name;     // the backend spec ("epoll:lt") or the name given with --server
+  std::string command;  // foreign servers only: contains {port}; empty for our own
+  [[nodiscard]] bool foreign() const { return !command.empty(); }
+};
+
+// What is asked of a server in one cell of the matrix.
+struct CellShape {
+  unsigned connections = 1;
+  std::size_t size = 64;  // bytes per request
+  unsigned depth = 1;     // closed loop: requests in flight per connection
+                          // open loop: the most that may be, always kOpenLoopDepth
+  double rate = 0;        // requests/s over all connections; 0: closed loop
+
+  [[nodiscard]] std::string name() const;  // "c64/s4096/d1", in open loop "c64/s4096/r20000"
+  friend bool operator==(const CellShape&, const CellShape&) = default;
+};
+
+struct Cell {
+  CellShape shape;
+  std::vector<std::size_t> contenders;  // indices into Plan::contenders, ascending
+};
+
+inline constexpr unsigned kMaxSlices = 100'000;                       // per contender and cell
+inline constexpr std::chrono::nanoseconds kMinSlice{1'000'000};       // 1 ms: a few requests
+inline constexpr std::chrono::nanoseconds kMaxSlice{10'000'000'000};  // 10 s: no longer interleaved
+
+struct Plan {
+  std::vector<Contender> contenders;
+  std::string baseline = "epoll";
+  std::vector<unsigned> connections{1, 64, 1000};
+  std::vector<std::size_t> sizes{64, 4096};  // bytes
+  std::vector<unsigned> depths{1, 16};
+  std::vector<double> rates{0};  // requests/s; 0 is the closed loop
+  unsigned slices = 100;         // per contender and cell, that pass the gates
+  std::chrono::nanoseconds slice{10'000'000};
+  unsigned warm_up = 5;  // slices per contender and cell, discarded: caches, buffers, TCP windows
+  unsigned threads = 1;  // loops per server, where the model has loops
+  std::string filter;    // regular expression on "variant/c64/s64/d1"; empty takes all
+  bool quick = false;    // numbers, never a verdict
+
+  // The cells in the order in which they run; open loop has no depths. A cell in which the filter
+  // matches anything keeps its baseline as well, without which it would have no ratios. Throws
+  // std::invalid_argument, one line: an empty or doubled list, a value out of range, a bad
+  // expression, a baseline that is not among the contenders, a filter that matches nothing.
+  [[nodiscard]] std::vector<Cell> expand() const;
+};
+
+// "epoll:lt" in "c64/s64/d1" -> "epoll-lt-c64-s64-d1": what is safe in a file name on any system.
+std::string file_stem(const std::string& variant, const CellShape&);
+
+// The contenders that are measured when none are named.
+std::vector<std::string> default_backends();
+
+// Every contender exactly once, in an order drawn from rng: one round. Fisher-Yates written out,
+// because std::shuffle differs between standard libraries and a recorded seed must mean something.
+std::vector<std::size_t> round_order(const std::vector<std::size_t>& contenders,
+                                     std::mt19937_64& rng);
+// The generator of one cell's orders: the same run seed and cell always give the same rounds.
+std::mt19937_64 cell_rng(std::uint64_t seed, std::size_t cell);
+
+// How long the plan takes, from measured costs of starting, connecting and draining.
+std::chrono::nanoseconds estimated_time(const Plan&, const std::vector<Cell>&);
+
+// Descriptors that this process needs for the largest cell: it holds the connections to every
+// contender of a cell at once.
+std::size_t descriptors_needed(const std::vector<Cell>&);
+
+}  // namespace echolab::harness

@@ -1,0 +1,141 @@
+#include "harness/run_folder.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "harness/files.hpp"
+#include "harness/table.hpp"
+
+namespace echolab::harness {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A default run is about 1 MiB; more than this is not a run, and reading it could exhaust memory.
+constexpr std::uintmax_t kMaxRunFile = 512ULL * 1024 * 1024;  // bytes
+
+[[noreturn]] void fail(const fs::path& path, const std::string& why) {
+  throw FolderError(fmt::format("cannot write {}: {}", path.string(), why));
+}
+
+// Removes the temporary file unless it has become the final one.
+class Temporary {
+ public:
+  explicit Temporary(fs::path path) : path_(std::move(path)) {}
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  ~Temporary() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove(path_, ignored);
+  }
+  [[nodiscard]] const fs::path& path() const { return path_; }
+  void become(const fs::path& final_path) {
+    std::error_code code;
+    fs::rename(path_, final_path, code);
+    if (code) fail(final_path, code.message());
+    path_.clear();
+  }
+
+ private:
+  fs::path path_;
+};
+
+void write_file(const fs::path& path, const std::string& text, bool synced) {
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file) fail(path, std::strerror(errno));
+  std::size_t written = 0;
+  while (written < text.size()) {
+    const ssize_t n = ::write(file.get(), text.data() + written, text.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path, std::strerror(errno));
+    written += static_cast<std::size_t>(n);
+  }
+  if (synced && ::fsync(file.get()) != 0) fail(path, std::strerror(errno));
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path path) : path_(std::move(path)) {
+  std::error_code code;
+  if (fs::exists(path_ / "run.json", code)) {
+    throw FolderError(
+        fmt::format("{} already holds a run; choose another folder with -o", path_.string()));
+  }
+  created_ = fs::create_directories(path_, code);
+  if (code) fail(path_, code.message());
+  const Temporary probe(path_ / ".write-test");
+  write_file(probe.path(), "x", true);
+}
+
+RunFolder::~RunFolder() {
+  std::error_code ignored;
+  if (created_) fs::remove(path_, ignored);  // only removes it if it is empty
+}
+
+void RunFolder::write(const fs::path& name, const std::string& text, bool synced) {
+  const fs::path path = path_ / name;
+  std::error_code code;
+  fs::create_directories(path.parent_path(), code);
+  if (code) fail(path.parent_path(), code.message());
+  Temporary temporary(path.string() + ".tmp");
+  write_file(temporary.path(), text, synced);
+  temporary.become(path);
+}
+
+void RunFolder::write_all(const RunRecord& run) {
+  write_run(run);
+  write("table.md", markdown_table(run), false);  // the rest could be made again from run.json
+  for (const CellRecord& cell : run.cells) {
+    for (const Result& result : cell.results) {
+      if (result.latency.count() == 0) continue;
+      const std::string stem = "hgrm/" + file_stem(result.variant, cell.shape);
+      std::ostringstream text;
+      result.latency.write_hgrm(text);
+      write(stem + ".hgrm", text.str(), false);
+      if (!result.raw) continue;
+      std::ostringstream raw;
+      result.raw->write_hgrm(raw);
+      write(stem + "-raw.hgrm", raw.str(), false);
+    }
+  }
+}
+
+fs::path default_run_folder() {
+  const std::time_t now = std::time(nullptr);
+  return fs::path("results") / fmt::format("{:%Y%m%d-%H%M%S}", fmt::localtime(now));
+}
+
+RunRecord read_run(const fs::path& given) {
+  std::error_code code;
+  const fs::path path = fs::is_directory(given, code) ? given / "run.json" : given;
+  const auto error = [&](const std::string& why) {
+    return RecordError(fmt::format("{}: {}", path.string(), why));
+  };
+  const std::uintmax_t size = fs::file_size(path, code);
+  if (code) throw error(code.message() + " (give a run folder or its run.json)");
+  if (size > kMaxRunFile) throw error("too large to be a run");
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw error(std::strerror(errno));
+  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  nlohmann::json document;
+  try {
+    document = nlohmann::json::parse(text);
+  } catch (const nlohmann::json::parse_error& bad) {
+    throw error(fmt::format("not JSON: it breaks at byte {} of {}; was it cut off? Measure again",
+                            bad.byte, text.size()));
+  }
+  try {
+    return run_from_json(document);
+  } catch (const RecordError& bad) {
+    throw error(bad.what());
+  }
+}
+
+}  // namespace echolab::harness

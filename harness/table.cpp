@@ -1,0 +1,330 @@
+#include "harness/table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "harness/process.hpp"
+#include "harness/units.hpp"
+
+namespace echolab::harness {
+namespace {
+
+using Row = std::vector<std::string>;
+
+struct Heading {
+  const char* text;
+  bool group;  // begins a group: a wider gap before it
+};
+constexpr Heading kHeadings[] = {
+    {"variant", false}, {"req/s", true},    {"MB/s", false},  {"p50", true},  {"p90", false},
+    {"p99", false},     {"p99.9", false},   {"max", false},   {"CPU", true},  {"user+sys", false},
+    {"client", false},  {"calls", true},    {"wakes", false}, {"ctx", false}, {"KiB/c", false},
+    {"CPU x", true},    {"req/s x", false}, {"gates", true}};
+
+constexpr const char* kLegend[] = {
+    "req/s, MB/s: replies verified byte by byte, one direction. p50 to max: latency in us; a "
+    "percentile needs 100 samples beyond it.",
+    "CPU: server CPU us per request, kernel threads included, split into user+sys (sampled). "
+    "client: the generator's CPU us per request.",
+    "calls, wakes: the server's system calls and wake-ups per request, counted by itself. ctx: its "
+    "context switches per request.",
+    "KiB/c: resident memory per connection. CPU x, req/s x: ratio to the baseline, paired within "
+    "rounds, median over rounds.",
+    "gates: slices dropped and repeated because a check failed. - : cannot be measured or too few "
+    "samples, never zero.",
+    "Ratios carry no interval yet: differences of a few percent may be chance; measure again "
+    "before "
+    "you believe them."};
+
+std::string thousands(const std::optional<double>& value) {
+  if (!value) return "-";
+  return fmt::format("{:.0f}", *value);
+}
+
+std::string times(const std::optional<double>& ratio) {
+  return ratio ? fmt::format("{:.2f}", *ratio) : "-";
+}
+
+std::optional<double> both(const std::optional<double>& a, const std::optional<double>& b) {
+  if (!a || !b) return std::nullopt;
+  return *a + *b;
+}
+
+std::uint64_t dropped(const Result& result) {
+  return static_cast<std::uint64_t>(
+      std::count_if(result.slices.begin(), result.slices.end(),
+                    [](const SliceRow& row) { return row.gate != Gate::kept; }));
+}
+
+std::string gates_text(const Result& result) {
+  if (!result.no_verdict.empty()) return "no verdict";
+  const std::uint64_t lost = dropped(result);
+  return lost == 0 ? "ok" : fmt::format("ok, -{}", lost);
+}
+
+Row row_of(const Result& result) {
+  const Summary& s = result.summary;
+  std::string split = "-";
+  if (s.user_us_per_request && s.system_us_per_request) {
+    split = figure(s.user_us_per_request) + "+" + figure(s.system_us_per_request);
+  }
+  return {result.variant,
+          thousands(s.requests_per_s),
+          figure(s.mb_per_s),
+          figure(s.p50_us),
+          figure(s.p90_us),
+          figure(s.p99_us),
+          figure(s.p999_us),
+          figure(s.max_us),
+          figure(s.server_cpu_us_per_request),
+          split,
+          figure(s.client_cpu_us_per_request),
+          figure(s.syscalls_per_request),
+          figure(s.wakeups_per_request),
+          figure(both(s.voluntary_switches_per_request, s.involuntary_switches_per_request)),
+          figure(s.kib_per_connection),
+          times(s.ratio_cpu),
+          times(s.ratio_throughput),
+          gates_text(result)};
+}
+
+// Open loop: the latency as a generator would show it that forgets what it should have sent.
+Row raw_row_of(const Result& result) {
+  const Summary& s = result.summary;
+  Row row(std::size(kHeadings));
+  row[0] = "  from send";
+  row[3] = figure(s.raw_p50_us);
+  row[4] = figure(s.raw_p90_us);
+  row[5] = figure(s.raw_p99_us);
+  row[6] = figure(s.raw_p999_us);
+  row[7] = figure(s.raw_max_us);
+  return row;
+}
+
+std::vector<Row> rows_of(const CellRecord& cell) {
+  std::vector<Row> rows;
+  for (const Result& result : cell.results) {
+    if (result.latency.count() == 0) continue;  // only a note
+    rows.push_back(row_of(result));
+    if (result.raw) rows.push_back(raw_row_of(result));
+  }
+  return rows;
+}
+
+std::uint64_t dropped_by(const Result& result, Gate gate) {
+  return static_cast<std::uint64_t>(
+      std::count_if(result.slices.begin(), result.slices.end(),
+                    [&](const SliceRow& row) { return row.gate == gate; }));
+}
+
+// What the slices of a closed loop had in flight, where that is far from what was asked for.
+std::string short_slices(const CellRecord& cell, const Plan& plan) {
+  constexpr double kNearlyAll = 0.8;  // of connections x depth; ramp and drain take the rest
+  if (cell.shape.rate > 0) return "";
+  const double asked = static_cast<double>(cell.shape.connections) * cell.shape.depth;
+  std::vector<std::pair<double, std::string>> means;
+  for (const Result& result : cell.results) {
+    if (result.slices.empty()) continue;
+    double sum = 0;
+    for (const SliceRow& row : result.slices) sum += row.inflight_mean;
+    means.emplace_back(sum / static_cast<double>(result.slices.size()), result.variant);
+  }
+  if (means.empty()) return "";
+  const auto [least, most] = std::minmax_element(means.begin(), means.end());
+  if (least->first >= kNearlyAll * asked) return "";
+  return fmt::format(
+      "slices of {} are too short to keep all {:.0f} requests in flight: {:.0f} ({}) to {:.0f} "
+      "({}) on average; a longer --slice does",
+      format_duration(plan.slice), asked, least->first, least->second, most->first, most->second);
+}
+
+// What stands under a cell: why a row is missing, cut short or not fit for a verdict.
+std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
+  std::vector<std::string> notes;
+  std::uint64_t stolen_rounds = 0;
+  for (const Result& result : cell.results) {
+    if (!result.error.empty()) notes.push_back("FAILED: " + result.error);
+    stolen_rounds = std::max(stolen_rounds, dropped_by(result, Gate::steal));
+    std::vector<std::string> reasons;
+    for (const GateResult& gate : result.gates) {
+      const bool said_below = gate.gate == name_of(Gate::steal) && result.no_verdict.empty();
+      if (gate.dropped > 0 && !said_below) {
+        reasons.push_back(fmt::format("{} {}", gate.gate, gate.dropped));
+      }
+    }
+    const std::string by_gate =
+        reasons.empty() ? "" : fmt::format(" (dropped by gate: {})", fmt::join(reasons, ", "));
+    if (!result.no_verdict.empty()) {
+      notes.push_back(
+          fmt::format("{}: no verdict possible: {}{}", result.variant, result.no_verdict, by_gate));
+    } else if (!reasons.empty()) {
+      notes.push_back(fmt::format("{}: slices dropped and repeated{}", result.variant, by_gate));
+    }
+  }
+  if (stolen_rounds > 0) {
+    notes.push_back(fmt::format("{} rounds dropped and repeated: the hypervisor took the CPU away",
+                                stolen_rounds));
+  }
+  if (const std::string note = short_slices(cell, plan); !note.empty()) notes.push_back(note);
+  return notes;
+}
+
+// The run in a few lines: what was measured, where and how.
+std::vector<std::string> preamble(const RunRecord& run) {
+  const nlohmann::json& env = run.environment;
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("{}, {} CPUs online, {}; Linux {}", fact(env, "/machine/cpu_model"),
+                              fact(env, "/machine/cpus_online"),
+                              fact(env, "/machine/hypervisor") == "unknown"
+                                  ? "no hypervisor seen"
+                                  : "under " + fact(env, "/machine/hypervisor"),
+                              fact(env, "/kernel/release")));
+  lines.push_back(fmt::format("{} build by {}, commit {}{}", fact(env, "/build/type"),
+                              fact(env, "/build/compiler"), fact(env, "/build/commit"),
+                              fact(env, "/build/dirty") == "true" ? " with changes" : ""));
+  lines.push_back(fmt::format("placement {}: servers on CPU {}, client on CPU {}: {}",
+                              run.placement.used, cpu_list(run.placement.server_cpus),
+                              cpu_list(run.placement.client_cpus), run.placement.why));
+  lines.push_back(fmt::format(
+      "{} slices of {} per variant and cell, interleaved in shuffled rounds, seed {}; {} thread{} "
+      "a server; baseline {}; steal {:.1f} % (median)",
+      run.plan.slices, format_duration(run.plan.slice), run.seed, run.plan.threads,
+      run.plan.threads == 1 ? "" : "s", run.plan.baseline, run.steal.median_share * 100));
+  if (run.plan.quick) lines.emplace_back("QUICK run: numbers, never a verdict.");
+  if (run.partial)
+    lines.emplace_back("PARTIAL run: it was interrupted; what is here was measured.");
+  return lines;
+}
+
+std::vector<std::string> absences(const RunRecord& run) {
+  std::vector<std::string> lines;
+  for (const VariantRecord& v : run.variants) {
+    if (!v.unavailable.empty()) {
+      lines.push_back(fmt::format("{}: not available here: {}", v.name, v.unavailable));
+    }
+    for (const FeatureRecord& f : v.features) {
+      if (f.asked && !f.granted) {
+        lines.push_back(fmt::format("{}: asked for {}, not granted{}{}", v.name, f.name,
+                                    f.note.empty() ? "" : ": ", f.note));
+      }
+      if (f.granted && f.name == "sqpoll") {
+        lines.push_back(fmt::format(
+            "{}: its kernel thread spins for a while after each slice, on the CPU of the others' "
+            "slices; it is charged for its own slices only: measure it alone, with --place split",
+            v.name));
+      }
+    }
+  }
+  return lines;
+}
+
+std::string markdown_row(const Row& row) {
+  return fmt::format("| {} |\n", fmt::join(row, " | "));
+}
+
+// '|' ends a cell, '<' begins HTML, '*' and '_' are emphasis; texts come from users and servers.
+std::string markdown_text(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '<' || c == '*' || c == '_' || c == '`') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string cell_title(const CellShape& shape) {
+  return fmt::format("{} connection{}, {}, {}", shape.connections,
+                     shape.connections == 1 ? "" : "s", format_size(shape.size),
+                     shape.rate > 0 ? fmt::format("open loop at {:.0f} requests/s", shape.rate)
+                                    : fmt::format("depth {}, closed loop", shape.depth));
+}
+
+std::string figure(const std::optional<double>& value) {
+  if (!value) return "-";
+  const double size = std::abs(*value);
+  if (size == 0) return "0";
+  if (size < 0.01) return fmt::format("{:.4f}", *value);
+  if (size < 1) return fmt::format("{:.3f}", *value);
+  if (size < 10) return fmt::format("{:.2f}", *value);
+  if (size < 100) return fmt::format("{:.1f}", *value);
+  return fmt::format("{:.0f}", *value);
+}
+
+std::string fact(const nlohmann::json& environment, const char* pointer) {
+  const nlohmann::json::json_pointer where(pointer);
+  if (!environment.contains(where)) return "unknown";
+  const nlohmann::json& value = environment[where];
+  if (value.is_null()) return "unknown";
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string terminal_table(const RunRecord& run) {
+  std::vector<std::size_t> widths;
+  for (const Heading& heading : kHeadings) widths.push_back(std::string(heading.text).size());
+  for (const CellRecord& cell : run.cells) {
+    for (const Row& row : rows_of(cell)) {
+      for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  const auto line = [&](const Row& row) {
+    std::string text = fmt::format("{:<{}}", row[0], widths[0]);
+    for (std::size_t i = 1; i < row.size(); ++i) {
+      text += fmt::format("{}{:>{}}", kHeadings[i].group ? "  " : " ", row[i], widths[i]);
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    return text + "\n";
+  };
+  Row headings;
+  for (const Heading& heading : kHeadings) headings.emplace_back(heading.text);
+
+  std::string out;
+  for (const std::string& text : preamble(run)) out += text + "\n";
+  for (const CellRecord& cell : run.cells) {
+    out += fmt::format("\n{}\n", cell_title(cell.shape));
+    const std::vector<Row> rows = rows_of(cell);
+    if (!rows.empty()) out += line(headings);
+    for (const Row& row : rows) out += line(row);
+    for (const std::string& note : notes_of(cell, run.plan)) out += "  " + note + "\n";
+  }
+  out += "\n";
+  for (const std::string& text : absences(run)) out += text + "\n";
+  for (const char* text : kLegend) out += std::string(text) + "\n";
+  return out;
+}
+
+std::string markdown_table(const RunRecord& run) {
+  std::string out = fmt::format("# echolab run of {}\n\n", run.started);
+  for (const std::string& text : preamble(run)) out += "- " + markdown_text(text) + "\n";
+  out += fmt::format("- command: `{}`\n", fmt::join(run.command, " "));
+  for (const std::string& text : absences(run)) out += "- " + markdown_text(text) + "\n";
+  for (const CellRecord& cell : run.cells) {
+    out += fmt::format("\n## {}\n\n", cell_title(cell.shape));
+    const std::vector<Row> rows = rows_of(cell);
+    if (!rows.empty()) {
+      Row headings, rule;
+      for (const Heading& heading : kHeadings) {
+        headings.emplace_back(heading.text);
+        rule.emplace_back(rule.empty() ? ":--" : "--:");
+      }
+      out += markdown_row(headings) + markdown_row(rule);
+    }
+    for (Row row : rows) {
+      row[0] = markdown_text(row[0]);
+      out += markdown_row(row);
+    }
+    const std::vector<std::string> notes = notes_of(cell, run.plan);
+    if (!notes.empty()) out += "\n";
+    for (const std::string& note : notes) out += "- " + markdown_text(note) + "\n";
+  }
+  out += "\n## How to read this\n\n";
+  for (const char* text : kLegend) out += fmt::format("- {}\n", text);
+  return out;
+}
+
+}  // namespace echolab::harness

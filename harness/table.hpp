@@ -1,0 +1,21 @@
+// The results as people read them: aligned text for a terminal of 140 columns, and Markdown.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "harness/run_record.hpp"
+
+namespace echolab::harness {
+
+std::string terminal_table(const RunRecord&);
+std::string markdown_table(const RunRecord&);
+
+// "64 connections, 4 KiB, depth 16, closed loop"
+std::string cell_title(const CellShape&);
+// Three digits that matter: "0.0312", "4.56", "78.9", "12345"; "-" if absent.
+std::string figure(const std::optional<double>&);
+// One field of an environment record as text; "unknown" if it is absent or null.
+std::string fact(const nlohmann::json& environment, const char* pointer);
+
+}  // namespace echolab::harness

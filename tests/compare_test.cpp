@@ -1,0 +1,176 @@
+// `harness compare` on stored runs: what it says, and how it exits. tests/data/run-a.json and
+// run-b.json are made by hand: B comes from another machine, with 10 % more CPU in one row.
+#include "harness/compare.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+
+#include "harness/process.hpp"
+#include "harness/run_folder.hpp"
+#include "tests/catch.hpp"
+#include "tests/helpers.hpp"
+#include "tests/sample_run.hpp"
+
+using namespace echolab::harness;
+using namespace std::chrono_literals;
+
+namespace {
+
+const std::string kA = "tests/data/run-a.json";
+const std::string kB = "tests/data/run-b.json";
+
+Output compare_program(std::vector<std::string> arguments) {
+  const char* folder = std::getenv("ECHOLAB_BIN_DIR");
+  REQUIRE(folder != nullptr);
+  arguments.insert(arguments.begin(), {std::string(folder) + "/harness", "compare"});
+  return run_program(arguments, 60s);
+}
+
+// What names a field among the differences; null if it does not differ.
+const Difference* find(const Comparison& comparison, const std::string& field) {
+  for (const Difference& d : comparison.differences) {
+    if (d.field == field) return &d;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("compare prints what is expected of two stored runs", "[compare]") {
+  const Output output = compare_program({kA, kB, "--fail-on", "5%"});
+  CHECK(output.out == slurp("tests/data/compare-a-b.txt"));
+  CHECK(output.err.empty());
+  CHECK(output.exit_status == 1);
+}
+
+TEST_CASE("compare exits by what it was asked to fail on", "[compare]") {
+  CHECK(compare_program({kA, kB}).exit_status == 0);
+  CHECK(compare_program({kA, kB, "--fail-on", "20%"}).exit_status == 0);
+  CHECK(compare_program({kA, kB, "--fail-on", "9.5"}).exit_status == 1);
+  CHECK(compare_program({kB, kA, "--fail-on", "5%"}).exit_status == 0);  // it got better
+  CHECK(compare_program({kA, kA, "--fail-on", "0%"}).exit_status == 0);
+  CHECK(compare_program({kA, kB, "--fail-on", "much"}).exit_status == 2);
+  CHECK(compare_program({kA}).exit_status == 2);
+}
+
+TEST_CASE("compare writes JSON", "[compare]") {
+  const Output output = compare_program({kA, kB, "--json", "--fail-on", "5%"});
+  CHECK(output.exit_status == 1);
+  const nlohmann::json document = nlohmann::json::parse(output.out);
+  CHECK(document["schema"] == "echolab.compare");
+  CHECK(document["version"] == 1);
+  CHECK(document["regressed"] == true);
+  CHECK(document["other_machine"] == true);
+  CHECK(document["cells"][0]["rows"][1]["variant"] == "other");
+  CHECK(document["cells"][0]["rows"][1]["worse"].size() == 1);
+  const double ratio = document["cells"][0]["rows"][1]["server_cpu_us_per_request"]["ratio"];
+  CHECK(std::abs(ratio - 1.1) < 0.01);
+  CHECK(document["only_a"][0] == "c64/s64/r400000");
+}
+
+TEST_CASE("what cannot be read is one line that names the file, and exit 2", "[compare]") {
+  const TemporaryFolder folder;
+  const std::string whole = slurp(kA);
+  const auto refused = [&](const std::string& text, const std::string& why) {
+    std::ofstream(folder.file("run.json"), std::ios::trunc) << text;
+    const Output output = compare_program({kA, folder.path()});
+    INFO(output.err);
+    CHECK(output.exit_status == 2);
+    CHECK(output.out.empty());
+    CHECK(contains(output.err, folder.file("run.json")));
+    CHECK(contains(output.err, why));
+    CHECK(output.err.find('\n') == output.err.size() - 1);
+  };
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = whole;
+    return text.replace(text.find(from), from.size(), to);
+  };
+  refused("", "not JSON");
+  refused(whole.substr(0, whole.size() / 2), "cut off");
+  refused("[1, 2, 3]", "expected an object");
+  refused(with("\"version\": 1", "\"version\": 9"), "newer");
+  refused(with("echolab.run", "echolab.other"), "echolab.other");
+  refused(with("\"slice_ns\"", "\"slice\""), "plan.slice_ns: missing");
+  refused(with("\"partial\": false", "\"partial\": 0"), "true or false");
+  const Output absent = compare_program({folder.file("absent"), kA});
+  CHECK(absent.exit_status == 2);
+  CHECK(contains(absent.err, folder.file("absent")));
+}
+
+TEST_CASE("a run compared with itself differs in nothing", "[compare]") {
+  const RunRecord run = read_run(kA);
+  const Comparison comparison = compare(run, run, 0.0);
+  CHECK(comparison.differences.empty());
+  CHECK(comparison.only_a.empty());
+  CHECK(comparison.only_b.empty());
+  CHECK_FALSE(comparison.regressed());
+}
+
+TEST_CASE("differences come by weight, the machine's first", "[compare]") {
+  const Comparison comparison = compare(read_run(kA), read_run(kB), std::nullopt);
+  REQUIRE(comparison.differences.size() > 3);
+  CHECK(comparison.other_machine);
+  CHECK(comparison.differences.front().field.find("/machine/") == 0);
+  bool notes = false;
+  for (const Difference& d : comparison.differences) {
+    CHECK_FALSE((d.doubtful && notes));
+    notes = notes || !d.doubtful;
+  }
+  const Difference* mitigation = find(comparison, "/kernel/vulnerabilities/spectre_v2");
+  REQUIRE(mitigation != nullptr);
+  CHECK(mitigation->a == "Mitigation: A");
+  CHECK(mitigation->b == "Vulnerable");
+}
+
+TEST_CASE("circumstances of the runs themselves are compared", "[compare]") {
+  const RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  b.plan.threads = 2;
+  b.plan.quick = true;
+  b.steal.median_share = 0.3;
+  b.variants[1].command = "another {port}";
+  const Comparison comparison = compare(a, b, std::nullopt);
+  CHECK_FALSE(comparison.other_machine);
+  for (const char* field : {"plan: threads", "plan: quick", "steal", "other: command"}) {
+    INFO(field);
+    const Difference* difference = find(comparison, field);
+    REQUIRE(difference != nullptr);
+    CHECK(difference->doubtful);
+  }
+}
+
+TEST_CASE("rows that failed or have no verdict are not judged", "[compare]") {
+  const RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  Result& row = b.cells[0].results[1];
+  row.summary.server_cpu_us_per_request = 100;
+  SECTION("no verdict") {
+    row.no_verdict = "too noisy";
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK(contains(comparison.cells[0].rows[1].unfit, "too noisy"));
+    CHECK_FALSE(comparison.regressed());
+  }
+  SECTION("failed in B: that is a regression") {
+    row.error = "died";
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK(comparison.regressed());
+    CHECK(comparison.failed_in_b == std::vector<std::string>{"other/c64/s64/d1"});
+  }
+  SECTION("absent figures have no ratio") {
+    row.summary = Summary{};
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK_FALSE(comparison.cells[0].rows[1].requests_per_s.ratio());
+    CHECK_FALSE(comparison.regressed());
+  }
+}
+
+TEST_CASE("less throughput is a regression", "[compare]") {
+  const RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  b.cells[0].results[0].summary.requests_per_s =
+      *a.cells[0].results[0].summary.requests_per_s * 0.9;
+  CHECK(compare(a, b, 0.05).regressed());
+  CHECK_FALSE(compare(a, b, 0.15).regressed());
+  CHECK_FALSE(compare(a, b, std::nullopt).regressed());
+}

@@ -1,0 +1,244 @@
+// The echo-server program: what it prints, writes and returns, and how it stops.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "backends/sockets.hpp"
+#include "tests/program.hpp"
+
+namespace echolab::test {
+namespace {
+
+using nlohmann::json;
+
+std::uint16_t port_of(const std::string& line) {
+  std::uint16_t port = 0;
+  const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), port);
+  if (error != std::errc{} || end != line.data() + line.size() || port == 0) {
+    throw std::runtime_error("the first line is not a port: " + line);
+  }
+  return port;
+}
+
+struct Outcome {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+Outcome run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), program("echo-server"));
+  Program p(arguments);
+  const int code = p.wait();
+  return {code, p.out(), p.err()};
+}
+
+bool one_line(const std::string& text) {
+  return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
+}
+
+json read_json(const TemporaryFile& file) {
+  return json::parse(file.text());
+}
+
+// The server writes its file on a signal and does not say when.
+json await_snapshot(const TemporaryFile& file, int at_least) {
+  const Time until = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    const json stats = json::parse(file.text(), nullptr, false);
+    if (!stats.is_discarded() && stats.value("snapshot", -1) >= at_least) return stats;
+    if (std::chrono::steady_clock::now() > until) throw std::runtime_error("no snapshot came");
+    usleep(2000);
+  }
+}
+
+CONFORMANCE(program_serves, "echo-server serves and counts and drains on SIGTERM", Over::all) {
+  if (target.simulated()) return;
+  const TemporaryFile file;
+  Program server({program("echo-server"), "--backend", target.spec, "--listen", "127.0.0.1:0",
+                  "--threads", std::to_string(target.loops), "--stats-json", file.path()});
+  const std::uint16_t port = port_of(server.read_line());
+  {
+    auto peer = connect_tcp("127.0.0.1", port);
+    REQUIRE(peer);
+    for (const std::size_t size : {1UL, 64UL, 100'000UL}) {
+      const Blob request = pattern(size, size);
+      CHECK(difference(request, peer->exchange(request, size)) == "");
+    }
+    server.signal(SIGTERM);
+    CHECK(peer->read_all().empty());
+  }
+  CHECK(server.wait() == 0);
+  CHECK(server.out().find("bytes_in 100065\n") != std::string::npos);
+  CHECK(server.out().find("bytes_out 100065\n") != std::string::npos);
+
+  const json stats = read_json(file);
+  CHECK(stats.at("schema") == "echolab.stats");
+  CHECK(stats.at("version") == 1);
+  CHECK(stats.at("backend") == target.spec);
+  CHECK(stats.at("threads") == target.loops);
+  CHECK(stats.at("port") == port);
+  CHECK(stats.at("final") == true);
+  CHECK(stats.at("counters").size() == kCounts);
+  CHECK(stats.at("counters").at("accepted") == 1);
+  CHECK(stats.at("counters").at("closed") == 1);
+  CHECK(stats.at("counters").at("bytes_in") == 100'065);
+  CHECK(stats.at("batches").size() == kBatchBuckets);
+  for (const json& feature : stats.at("features")) {
+    CHECK(feature.at("name").is_string());
+    CHECK(feature.at("asked").is_boolean());
+    CHECK(feature.at("granted").is_boolean());
+    CHECK(feature.at("note").is_string());
+  }
+}
+
+TEST_CASE("echo-server - SIGUSR1 writes a snapshot while it serves") {
+  const TemporaryFile file;
+  Program server({program("echo-server"), "--listen", "127.0.0.1:0", "--stats-json", file.path()});
+  const std::uint16_t port = port_of(server.read_line());
+  const json first = read_json(file);  // written before the port is printed
+  CHECK(first.at("snapshot") == 0);
+  CHECK(first.at("final") == false);
+  CHECK(first.at("pid") == server.pid());
+  CHECK(first.at("port") == port);
+  auto peer = connect_tcp("127.0.0.1", port);
+  REQUIRE(peer);
+  for (int i = 1; i <= 3; ++i) {
+    peer->exchange(pattern(1, 1000), 1000);
+    server.signal(SIGUSR1);
+    const json stats = await_snapshot(file, i);
+    CHECK(stats.at("snapshot") == i);
+    CHECK(stats.at("final") == false);
+    CHECK(stats.at("counters").at("bytes_in") == 1000 * i);
+  }
+  peer.reset();
+  server.signal(SIGINT);
+  CHECK(server.wait() == 0);
+  CHECK(read_json(file).at("snapshot") == 4);
+  CHECK(read_json(file).at("final") == true);
+}
+
+TEST_CASE("echo-server - a file that cannot be written is an error at the start") {
+  const Outcome o =
+      run({"--listen", "127.0.0.1:0", "--stats-json", "/nonexistent/folder/stats.json"});
+  CHECK(o.code == 1);
+  CHECK(one_line(o.err));
+  CHECK(o.err.find("/nonexistent/folder/stats.json") != std::string::npos);
+}
+
+TEST_CASE("echo-server - IPv6") {
+  try {
+    const Listener here("::1", 0, Listener::Mode::nonblocking, false);
+  } catch (const std::system_error& e) {
+    fmt::print("SKIPPED: no IPv6 here: {}\n", e.what());
+    return;
+  }
+  Program server({program("echo-server"), "--listen", "[::1]:0"});
+  auto peer = connect_tcp("::1", port_of(server.read_line()));
+  REQUIRE(peer);
+  const Blob request = pattern(1, 10'000);
+  CHECK(difference(request, peer->exchange_all(request)) == "");
+  server.signal(SIGTERM);
+  CHECK(server.wait() == 0);
+}
+
+TEST_CASE("echo-server - a client that does not close is cut off when the grace period ends") {
+  Program server({program("echo-server"), "--listen", "127.0.0.1:0", "--grace", "200ms"});
+  auto peer = connect_tcp("127.0.0.1", port_of(server.read_line()), {.receive_buffer = 4096});
+  REQUIRE(peer);
+  peer->send_until_stuck(pattern(1, 32 << 20));
+  const Time before = std::chrono::steady_clock::now();
+  server.signal(SIGTERM);
+  CHECK(server.wait() == 0);
+  CHECK(std::chrono::steady_clock::now() - before >= 200ms);
+}
+
+TEST_CASE("echo-server - usage errors are one line and exit 2") {
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--backend", "epol"},
+      {"--backend", ""},
+      {"--backend", "threads:pool=0"},
+      {"--listen", "127.0.0.1"},
+      {"--listen", "127.0.0.1:"},
+      {"--listen", "127.0.0.1:65536"},
+      {"--listen", "127.0.0.1:-1"},
+      {"--listen", "127.0.0.1:http"},
+      {"--listen", "::1:0"},
+      {"--listen", ":0"},
+      {"--threads", "0"},
+      {"--threads", "-1"},
+      {"--threads", "many"},
+      {"--grace", "5"},
+      {"--grace", "-5s"},
+      {"--grace", "soon"},
+      {"--no-such-option"},
+      {"surplus"},
+      {"--json"},
+  };
+  for (auto arguments : wrong) {
+    CAPTURE(arguments);
+    const Outcome o = run(arguments);
+    CHECK(o.code == 2);
+    CHECK(o.out.empty());
+    CHECK(one_line(o.err));
+  }
+  const Outcome unknown = run({"--backend", "kqueue", "--listen", "127.0.0.1:0"});
+  CHECK(unknown.code == 2);
+  CHECK(one_line(unknown.err));
+  for (const Variant& v : catalogue()) CHECK(unknown.err.find(v.name) != std::string::npos);
+}
+
+TEST_CASE("echo-server - an address that is no address") {
+  const Outcome o = run({"--listen", "localhost:0"});
+  CHECK((o.code == 1 || o.code == 2));
+  CHECK(o.out.empty());
+  CHECK(one_line(o.err));
+  CHECK(o.err.find("localhost") != std::string::npos);
+}
+
+TEST_CASE("echo-server - a port in use is one line and exit 1") {
+  const Listener taken("127.0.0.1", 0, Listener::Mode::nonblocking, false);
+  const Outcome o = run({"--listen", fmt::format("127.0.0.1:{}", taken.port())});
+  CHECK(o.code == 1);
+  CHECK(o.out.empty());
+  CHECK(one_line(o.err));
+  CHECK(o.err.find(std::to_string(taken.port())) != std::string::npos);
+}
+
+TEST_CASE("echo-server - a backend that cannot run here is one line and exit 3") {
+  bool all_can = true;
+  for (const Variant& v : catalogue()) {
+    if (v.unavailable.empty()) continue;
+    all_can = false;
+    const Outcome o = run({"--backend", v.name, "--listen", "127.0.0.1:0"});
+    CHECK(o.code == 3);
+    CHECK(one_line(o.err));
+    CHECK(o.err.find(v.unavailable) != std::string::npos);
+  }
+  if (all_can) fmt::print("SKIPPED: every backend can run here\n");
+}
+
+TEST_CASE("echo-server - the list, for people and as JSON") {
+  const Outcome text = run({"--list"});
+  CHECK(text.code == 0);
+  const Outcome as_json = run({"--list", "--json"});
+  CHECK(as_json.code == 0);
+  const json list = json::parse(as_json.out);
+  CHECK(list.at("schema") == "echolab.catalogue");
+  CHECK(list.at("version") == 1);
+  const std::vector<Variant> all = catalogue();
+  REQUIRE(list.at("variants").size() == all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    CHECK(list.at("variants")[i].at("name") == all[i].name);
+    CHECK(list.at("variants")[i].at("why") == all[i].why);
+    CHECK(list.at("variants")[i].at("unavailable") == all[i].unavailable);
+    CHECK(text.out.find(all[i].why) != std::string::npos);
+  }
+  const Outcome help = run({"--help"});
+  CHECK(help.code == 0);
+  CHECK(help.out.find("--backend") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace echolab::test

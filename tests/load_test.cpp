@@ -1,0 +1,610 @@
+// The load generator against an echo in this process, good and bad.
+#include "harness/load.hpp"
+
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "harness/arrivals.hpp"
+#include "harness/units.hpp"
+#include "tests/bad_servers.hpp"
+#include "tests/catch.hpp"
+
+using namespace echolab::harness;
+using namespace std::chrono_literals;
+using Kind = LoadError::Kind;
+
+namespace {
+
+constexpr Nanos kAmple = 60s;  // for what must happen sometime, on however slow a machine
+// connect() has every connection echo one byte before the first request.
+constexpr std::uint64_t kHello = 1;
+
+Shape closed(unsigned connections, std::size_t size, unsigned depth) {
+  Shape shape;
+  shape.connections = connections;
+  shape.size = size;
+  shape.depth = depth;
+  return shape;
+}
+
+Shape open(unsigned connections, std::size_t size, double rate, Arrivals arrivals) {
+  Shape shape = closed(connections, size, kOpenLoopDepth);
+  shape.rate = rate;
+  shape.arrivals = arrivals;
+  return shape;
+}
+
+// A load that is connected.
+std::unique_ptr<Load> connected(const TestServer& server, const Shape& shape) {
+  auto load = std::make_unique<Load>(parse_endpoint(server.address()), shape, 42);
+  load->set_patience(kAmple);
+  load->connect(kAmple);
+  return load;
+}
+
+struct Failure {
+  Kind kind;
+  std::string line;
+  Slice partial;
+  Histogram latency;
+};
+
+// What a load of these on a server with this behaviour fails with.
+Failure failure_of(const Shape& shape, const Behaviour& behaviour, Nanos patience = kAmple) {
+  const TestServer server(behaviour);
+  const auto load = connected(server, shape);
+  load->set_patience(patience);
+  Histogram latency;
+  try {
+    load->run(kAmple, latency, nullptr);
+  } catch (const LoadError& error) {
+    return {error.kind, error.what(), load->partial(), latency};
+  }
+  FAIL("the load did not notice");
+  return {Kind::connect, "", {}, {}};
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Answers up to `bytes` of a stream as they come and hands the rest to `spoil`.
+Behaviour after(std::uint64_t bytes, Behaviour spoil) {
+  return [=](Stream& stream, std::string& in) {
+    if (stream.received <= bytes) return Then::go_on;
+    const std::uint64_t before = stream.received - in.size();
+    std::string good;
+    if (before < bytes) {
+      good = in.substr(0, bytes - before);
+      in.erase(0, good.size());
+    }
+    const Then then = spoil(stream, in);
+    in.insert(0, good);
+    return then;
+  };
+}
+
+// Sleeps for `stall` whenever the server has received another `every` bytes.
+Behaviour stalling(std::uint64_t every, Nanos stall) {
+  return [=, total = std::uint64_t{0}](Stream&, std::string& in) mutable {
+    const std::uint64_t before = total / every;
+    total += in.size();
+    if (total / every != before) std::this_thread::sleep_for(stall);
+    return Then::go_on;
+  };
+}
+
+bool descriptors(rlim_t needed) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max < needed) {
+    WARN("SKIPPED: needs " << needed << " descriptors, the hard limit is " << limit.rlim_max);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("closed loop: every size and depth, and the books balance", "[load]") {
+  struct Case {
+    unsigned connections;
+    std::size_t size;
+    unsigned depth;
+  };
+  for (const Case c :
+       {Case{1, 1, 1}, Case{3, 1, 16}, Case{2, 7, 5}, Case{64, 64, 1}, Case{8, 64, 16},
+        Case{3, 65, 3}, Case{2, 1001, 4}, Case{2, 4096, 16}, Case{3, 4097, 1}, Case{2, 65'536, 4},
+        Case{2, 65'537, 4}, Case{2, 1'048'576, 4}, Case{1, 1'048'576, 16}}) {
+    CAPTURE(c.connections, c.size, c.depth);
+    const TestServer server;
+    const auto load = connected(server, closed(c.connections, c.size, c.depth));
+    load->verify(c.connections);
+    Histogram latency;
+    Histogram raw;
+    std::uint64_t requests = 0;
+    for (int slice = 0; slice < 3; ++slice) {
+      const std::uint64_t before = latency.count();
+      const double sum = latency.sum();
+      const Slice s = load->run(10ms, latency, &raw);
+      requests += s.requests;
+      REQUIRE(s.requests > 0);
+      REQUIRE(latency.count() - before == s.requests);
+      REQUIRE(s.elapsed > 0ns);
+      REQUIRE(s.client_cpu > 0ns);
+      REQUIRE(s.skipped == 0);
+      REQUIRE(s.due == 0);
+      REQUIRE(s.inflight_mean <= c.connections * c.depth + 1e-9);
+      // Little's law: in flight = rate * latency.
+      const double area = s.inflight_mean * static_cast<double>(s.elapsed.count());
+      REQUIRE(std::abs(area / (latency.sum() - sum) - 1) < 1e-6);
+    }
+    REQUIRE(raw.buckets() == latency.buckets());
+    REQUIRE(latency.count() == requests);
+  }
+}
+
+TEST_CASE("replies in small pieces are put together", "[load]") {
+  const TestServer server({}, 13);
+  const auto load = connected(server, closed(2, 100, 3));
+  load->verify(2);
+  Histogram latency;
+  REQUIRE(load->run(20ms, latency, nullptr).requests > 0);
+}
+
+TEST_CASE("2000 connections all get their turn from slice to slice", "[load]") {
+  constexpr unsigned connections = 2000;
+  if (!descriptors(2 * connections + 200)) return;
+  const TestServer server;
+  const auto load = connected(server, closed(connections, 64, 1));
+  Histogram latency;
+  load->verify(100);
+  std::size_t served = 0;
+  // Every slice starts at least one connection, so 2000 slices are always enough.
+  for (unsigned slice = 0; slice < connections && served < connections; ++slice) {
+    load->run(1ms, latency, nullptr);
+    served = server.beyond(kHello);
+  }
+  REQUIRE(served == connections);
+}
+
+TEST_CASE("open loop: what is due is sent, answered or counted as skipped", "[load]") {
+  const TestServer server;
+  SECTION("constant") {
+    const auto load = connected(server, open(10, 64, 2000, Arrivals::constant));
+    Histogram latency;
+    Histogram raw;
+    std::uint64_t due = 0;
+    for (int slice = 0; slice < 10; ++slice) {
+      const Slice s = load->run(20ms, latency, &raw);
+      REQUIRE(s.requests + s.skipped == s.due);
+      REQUIRE(s.elapsed >= 20ms);
+      due += s.due;
+    }
+    // 200 ms at 2000/s, in slices shorter than some connections' wait for their turn.
+    REQUIRE(due >= 399);
+    REQUIRE(due <= 401);
+    REQUIRE(latency.count() == raw.count());
+    REQUIRE(raw.sum() <= latency.sum());
+  }
+  SECTION("poisson") {
+    const auto load = connected(server, open(10, 64, 5000, Arrivals::poisson));
+    Histogram latency;
+    const Slice s = load->run(200ms, latency, nullptr);
+    REQUIRE(s.requests + s.skipped == s.due);
+    REQUIRE(s.due > 1000 - 6 * 32);  // six standard deviations; the seed is fixed
+    REQUIRE(s.due < 1000 + 6 * 32);
+  }
+}
+
+TEST_CASE("open loop: in flight is capped, the rest is skipped", "[load]") {
+  Shape shape = open(4, 64, 4000, Arrivals::constant);
+  shape.depth = 2;
+  // The whole server sleeps for 200 ms once, when 800 requests are due and 8 may be in flight.
+  const TestServer server(stalling(4 * kHello + 100 * shape.size, 200ms));
+  const auto load = connected(server, shape);
+  Histogram latency;
+  const Slice s = load->run(500ms, latency, nullptr);
+  REQUIRE(s.requests + s.skipped == s.due);
+  REQUIRE(s.skipped >= 700);
+  REQUIRE(s.inflight_mean <= 8);
+}
+
+TEST_CASE("a stall shows in the open loop and hides in the closed one", "[load]") {
+  // A stall of S = 100 ms after every 400 requests. At 1000/s that is one each P = 400 ms, and a
+  // request that is due at a random time waits longer than x with probability (S - x) / P: p99 is
+  // S - P/100 = 96 ms. A closed loop of one request sees the stall once in 400 requests.
+  constexpr std::size_t size = 64;
+  constexpr std::uint64_t every = 400 * size;
+  constexpr double textbook_ms = 96;
+  const auto p99_ms = [](const Histogram& h) {
+    return static_cast<double>(h.quantile(0.99)) / 1e6;
+  };
+
+  bool near = false;
+  for (int attempt = 0; attempt < 5 && !near; ++attempt) {
+    const TestServer server(stalling(every, 100ms));
+    const auto load = connected(server, open(8, size, 1000, Arrivals::poisson));
+    Histogram latency;
+    const Slice s = load->run(1600ms, latency, nullptr);
+    REQUIRE(s.skipped == 0);
+    CAPTURE(attempt, p99_ms(latency), s.requests);
+    REQUIRE(p99_ms(latency) > 0.85 * textbook_ms);  // a slow machine can only make it longer
+    near = p99_ms(latency) < 1.15 * textbook_ms;
+  }
+  if (!near) WARN("p99 was never near the textbook value: this machine stalls by itself");
+
+  const TestServer server(stalling(every, 100ms));
+  const auto load = connected(server, closed(1, size, 1));
+  Histogram latency;
+  Histogram raw;
+  std::uint64_t requests = 0;
+  while (requests < 2000) requests += load->run(100ms, latency, &raw).requests;
+  REQUIRE(latency.max() >= 100'000'000);  // it did stall
+  REQUIRE(p99_ms(raw) < 50);              // and p99 does not show it
+}
+
+TEST_CASE("a server that corrupts a byte is found out", "[load][bad]") {
+  const Failure f =
+      failure_of(closed(1, 100, 1), after(kHello + 250, [](Stream& s, std::string& in) {
+                   if (s.held.empty()) in[0] = static_cast<char>(in[0] ^ 1);
+                   s.held = "done";
+                   return Then::go_on;
+                 }));
+  REQUIRE(f.kind == Kind::mismatch);
+  CAPTURE(f.line);
+  REQUIRE(contains(f.line, "connection 1, request 3: wrong byte at offset 50 of 100"));
+  REQUIRE(contains(f.line, "expected 0x"));
+  REQUIRE(f.partial.requests == 2);
+  REQUIRE(f.latency.count() == 2);
+  REQUIRE(f.partial.elapsed > 0ns);
+}
+
+TEST_CASE("a server that swaps two replies is found out", "[load][bad]") {
+  constexpr std::size_t size = 64;
+  const Failure f = failure_of(closed(1, size, 2), after(kHello, [](Stream& s, std::string& in) {
+                                 s.held += in;
+                                 in.clear();
+                                 if (s.held.size() < 2 * size) return Then::go_on;
+                                 in = s.held.substr(size, size) + s.held.substr(0, size);
+                                 s.held.clear();
+                                 return Then::go_on;
+                               }));
+  REQUIRE(f.kind == Kind::mismatch);
+  CAPTURE(f.line);
+  REQUIRE(contains(f.line, "request 1: wrong byte at offset"));
+}
+
+TEST_CASE("a server that answers one connection with another's bytes is found out", "[load][bad]") {
+  // The second connection gets what the first one sent.
+  auto first = std::make_shared<std::string>();
+  const Failure f = failure_of(closed(2, 64, 1), [first](Stream& s, std::string& in) {
+    if (s.received <= kHello) return Then::go_on;
+    if (s.number == 0 && first->size() < 64) *first += in;
+    if (s.number == 1 && first->size() >= in.size()) in = first->substr(0, in.size());
+    return Then::go_on;
+  });
+  REQUIRE(f.kind == Kind::mismatch);
+  CAPTURE(f.line);
+  REQUIRE(contains(f.line, "connection 2, request"));
+}
+
+TEST_CASE("a server that drops a byte is found out", "[load][bad]") {
+  const auto drop = after(kHello + 30, [](Stream& s, std::string& in) {
+    if (s.held.empty()) in.erase(0, 1);
+    s.held = "done";
+    return Then::go_on;
+  });
+  SECTION("with bytes behind it") {
+    const Failure f = failure_of(closed(1, 64, 4), drop);
+    CAPTURE(f.line);
+    REQUIRE(f.kind == Kind::mismatch);
+    REQUIRE(contains(f.line, "request 1: wrong byte at offset"));
+  }
+  SECTION("and waits") {
+    const Failure f = failure_of(closed(1, 31, 1), drop, 200ms);
+    CAPTURE(f.line);
+    REQUIRE(f.kind == Kind::timeout);
+    REQUIRE(contains(f.line, "request 1: 30 of 31 bytes of the reply received"));
+  }
+}
+
+TEST_CASE("a server that closes early is found out", "[load][bad]") {
+  const Failure f =
+      failure_of(closed(1, 64, 1), after(kHello + 64 + 10, [](Stream&, std::string& in) {
+                   in.clear();
+                   return Then::close;
+                 }));
+  CAPTURE(f.line);
+  REQUIRE(f.kind == Kind::closed);
+  // The server closes with unread bytes of ours or without, so that it is a FIN or a RST.
+  REQUIRE(contains(f.line, "connection 1: "));
+  REQUIRE(f.partial.requests == 1);
+}
+
+TEST_CASE("a server that resets is found out", "[load][bad]") {
+  const Failure f = failure_of(closed(4, 64, 2), after(kHello + 200, [](Stream&, std::string& in) {
+                                 in.clear();
+                                 return Then::reset;
+                               }));
+  CAPTURE(f.line);
+  REQUIRE(f.kind == Kind::closed);
+}
+
+TEST_CASE("a server that never answers is found out", "[load][bad]") {
+  const Behaviour silent = [](Stream&, std::string& in) {
+    in.clear();
+    return Then::go_on;
+  };
+  SECTION("in a run") {
+    const Failure f = failure_of(closed(2, 64, 3), after(kHello, silent), 200ms);
+    CAPTURE(f.line);
+    REQUIRE(f.kind == Kind::timeout);
+    REQUIRE(contains(f.line, "6 requests unanswered"));
+    REQUIRE(f.partial.requests == 0);
+  }
+  SECTION("in an open loop") {
+    const Failure f =
+        failure_of(open(2, 64, 100, Arrivals::constant), after(kHello, silent), 200ms);
+    CAPTURE(f.line);
+    REQUIRE(f.kind == Kind::timeout);
+  }
+  SECTION("not even the first byte") {
+    const TestServer server(silent);
+    Load load(parse_endpoint(server.address()), closed(2, 64, 1), 1);
+    try {
+      load.connect(200ms);
+      FAIL("connect did not notice");
+    } catch (const LoadError& error) {
+      REQUIRE(error.kind == Kind::timeout);
+      REQUIRE(contains(error.what(), "0 of 2 connections"));
+    }
+  }
+  SECTION("in the verification") {
+    const TestServer server(after(kHello + 100, silent));
+    const auto load = connected(server, closed(1, 64, 1));
+    load->set_patience(200ms);
+    try {
+      load->verify(1);
+      FAIL("verify did not notice");
+    } catch (const LoadError& error) {
+      REQUIRE(error.kind == Kind::timeout);
+    }
+  }
+}
+
+TEST_CASE("a server that says more than it was asked is found out", "[load][bad]") {
+  const Failure f = failure_of(closed(1, 64, 1), after(kHello, [](Stream& s, std::string& in) {
+                                 if (s.received == kHello + 64) in += "!!";
+                                 return Then::go_on;
+                               }));
+  CAPTURE(f.line);
+  REQUIRE(f.kind == Kind::extra);
+  REQUIRE(contains(f.line, "2 bytes that nobody asked for, after the reply to request 1"));
+  REQUIRE(f.partial.requests == 1);
+}
+
+TEST_CASE("verification finds a wrong byte in odd sizes", "[load][bad]") {
+  const TestServer server(after(kHello + 3000, [](Stream&, std::string& in) {
+    in[0] = static_cast<char>(in[0] ^ 0x80);
+    return Then::go_on;
+  }));
+  const auto load = connected(server, closed(2, 64, 1));
+  try {
+    load->verify(2);
+    FAIL("verify did not notice");
+  } catch (const LoadError& error) {
+    CAPTURE(error.what());
+    REQUIRE(error.kind == Kind::mismatch);
+    REQUIRE(contains(error.what(), "verification: wrong byte at offset"));
+  }
+}
+
+TEST_CASE("a server that cannot be reached is named", "[load][bad]") {
+  std::string address;
+  {
+    const TestServer gone;
+    address = gone.address();
+  }
+  Load load(parse_endpoint(address), closed(4, 64, 1), 1);
+  try {
+    load.connect(kAmple);
+    FAIL("connected to nothing");
+  } catch (const LoadError& error) {
+    REQUIRE(error.kind == Kind::connect);
+    REQUIRE(contains(error.what(), address));
+    REQUIRE(contains(error.what(), "refused"));
+  }
+}
+
+TEST_CASE("more connections than descriptors are refused with advice", "[load][bad]") {
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  if (limit.rlim_max >= kMaxConnections) {
+    WARN("SKIPPED: there are more descriptors than connections can be asked for");
+    return;
+  }
+  const TestServer server;
+  const auto most = static_cast<unsigned>(limit.rlim_max);
+  Load load(parse_endpoint(server.address()), closed(most, 64, 1), 1);
+  try {
+    load.connect(kAmple);
+    FAIL("connected all");
+  } catch (const LoadError& error) {
+    REQUIRE(error.kind == Kind::limit);
+    REQUIRE(contains(error.what(), "ulimit -n"));
+    REQUIRE(contains(error.what(), std::to_string(most)));
+  }
+}
+
+TEST_CASE("shapes out of bounds are refused", "[load]") {
+  const Endpoint endpoint = parse_endpoint("127.0.0.1:7");
+  for (const Shape& shape :
+       {closed(0, 64, 1), closed(1, 0, 1), closed(1, 64, 0), closed(kMaxConnections + 1, 64, 1),
+        closed(1, kMaxSize + 1, 1), closed(1, 64, kMaxDepth + 1),
+        open(1, 64, -1, Arrivals::poisson), open(1, 64, NAN, Arrivals::poisson),
+        open(1, 64, 2 * kMaxRate, Arrivals::poisson)}) {
+    REQUIRE_THROWS_AS(Load(endpoint, shape, 1), UsageError);
+  }
+}
+
+TEST_CASE("an interrupt ends a run in order", "[load]") {
+  struct Cleared {
+    ~Cleared() { Load::clear_interrupt(); }
+  } cleared;
+  const TestServer server;
+  for (const Shape& shape : {closed(4, 64, 2), open(4, 64, 500, Arrivals::poisson)}) {
+    Load::clear_interrupt();
+    const auto load = connected(server, shape);
+    Histogram latency;
+    std::thread other([] {
+      std::this_thread::sleep_for(50ms);
+      Load::interrupt();
+    });
+    const auto start = Clock::now();
+    const Slice s = load->run(3600s, latency, nullptr);
+    other.join();
+    REQUIRE(Clock::now() - start < kAmple);
+    REQUIRE(Load::interrupted());
+    REQUIRE(s.requests == latency.count());
+    REQUIRE(s.elapsed < kAmple);
+    if (shape.rate > 0) REQUIRE(s.requests + s.skipped == s.due);
+  }
+  Load load(parse_endpoint(server.address()), closed(1, 64, 1), 1);
+  try {
+    load.connect(kAmple);
+    FAIL("connected although interrupted");
+  } catch (const LoadError& error) {
+    REQUIRE(error.kind == Kind::interrupted);
+  }
+}
+
+TEST_CASE("progress is reported while a run lasts", "[load]") {
+  const TestServer server;
+  const auto load = connected(server, closed(2, 64, 1));
+  std::vector<std::uint64_t> reports;
+  load->set_progress([&](Nanos elapsed, std::uint64_t requests) {
+    REQUIRE(elapsed >= 250ms);
+    reports.push_back(requests);
+  });
+  Histogram latency;
+  const Slice s = load->run(400ms, latency, nullptr);
+  REQUIRE(!reports.empty());
+  REQUIRE(reports.back() <= s.requests);
+}
+
+TEST_CASE("arrivals: rates, order and fair shares", "[load]") {
+  Shape shape = open(10, 64, 1000, Arrivals::constant);
+  SECTION("constant: each connection has its own period") {
+    Schedule schedule(shape, 5);
+    schedule.start(0);
+    std::vector<std::optional<std::uint64_t>> last(10);
+    std::uint64_t before = 0;
+    for (int i = 0; i < 1000; ++i, schedule.step()) {
+      const std::uint64_t due = schedule.due();
+      REQUIRE(due >= before);
+      before = due;
+      auto& previous = last[schedule.connection()];
+      if (previous) {
+        REQUIRE(due - *previous >= 9'999'999);  // 10 ms, up to rounding
+        REQUIRE(due - *previous <= 10'000'001);
+      }
+      previous = due;
+    }
+    REQUIRE(before >= 990'000'000);
+    REQUIRE(before < 1'000'000'000);
+  }
+  SECTION("poisson: exponential gaps, connections alike") {
+    shape.arrivals = Arrivals::poisson;
+    Schedule schedule(shape, 6);
+    schedule.start(0);
+    constexpr int n = 100'000;
+    std::vector<int> per_connection(10);
+    double squares = 0;
+    std::uint64_t before = 0;
+    for (int i = 0; i < n; ++i, schedule.step()) {
+      const auto gap = static_cast<double>(schedule.due() - before);
+      before = schedule.due();
+      squares += gap * gap;
+      ++per_connection[schedule.connection()];
+    }
+    const double mean = static_cast<double>(before) / n;
+    REQUIRE(std::abs(mean / 1e6 - 1) < 0.02);
+    REQUIRE(std::abs(squares / n / (mean * mean) - 2) < 0.1);  // as an exponential has it
+    for (const int count : per_connection) REQUIRE(std::abs(count - n / 10) < 600);
+  }
+  SECTION("time stands still between slices") {
+    Schedule one(shape, 7);
+    Schedule cut(shape, 7);
+    one.start(0);
+    std::uint64_t slice = 0;
+    cut.start(0);
+    for (int i = 0; i < 500; ++i) {
+      while (cut.due() >= slice * 1'000'000'000 + 10'000'000) {
+        cut.stop(slice * 1'000'000'000 + 10'000'000);
+        ++slice;
+        cut.start(slice * 1'000'000'000);
+      }
+      const std::uint64_t in_slices = cut.due() - slice * 990'000'000;
+      REQUIRE(in_slices + 1000 > one.due());
+      REQUIRE(in_slices < one.due() + 1000);
+      REQUIRE(cut.connection() == one.connection());
+      one.step();
+      cut.step();
+    }
+  }
+}
+
+TEST_CASE("endpoints", "[load]") {
+  REQUIRE(parse_endpoint("127.0.0.1:7000").address.ss_family == AF_INET);
+  REQUIRE(parse_endpoint("[::1]:7000").address.ss_family == AF_INET6);
+  REQUIRE(parse_endpoint("127.0.0.1:7000").text == "127.0.0.1:7000");
+  for (const char* bad : {"", ":", "127.0.0.1", "127.0.0.1:", ":7000", "127.0.0.1:0", "::1:7000",
+                          "127.0.0.1:65536", "127.0.0.1:7x", "127.0.0.1:-1", "[]:7000",
+                          "127.0.0.1:99999999999999999999", "1.2.3.4.5:7000"}) {
+    CAPTURE(bad);
+    REQUIRE_THROWS_AS(parse_endpoint(bad), UsageError);
+  }
+}
+
+TEST_CASE("units", "[load]") {
+  REQUIRE(parse_duration("10s", "-d") == 10s);
+  REQUIRE(parse_duration("250ms", "-d") == 250ms);
+  REQUIRE(parse_duration("1.5s", "-d") == 1500ms);
+  REQUIRE(parse_duration("2m", "-d") == 120s);
+  REQUIRE(parse_duration("3", "-d") == 3s);
+  REQUIRE(parse_rate("50k", "--rate") == 50'000);
+  REQUIRE(parse_rate("1.5M", "--rate") == 1'500'000);
+  REQUIRE(parse_count("10k", "-c") == 10'000);
+  REQUIRE(parse_size("4KiB", "-s") == 4096);
+  REQUIRE(parse_size("64", "-s") == 64);
+  REQUIRE(parse_size("4kB", "-s") == 4000);
+  REQUIRE(parse_size("1MiB", "-s") == 1'048'576);
+  for (const char* bad : {"", "s", "-1s", "1 s", "10x", "0", "0ms", "inf", "nan", "1e3s",
+                          "9999999m", "1..2s", "+1s", "0x10"}) {
+    CAPTURE(bad);
+    REQUIRE_THROWS_AS(parse_duration(bad, "-d"), UsageError);
+  }
+  REQUIRE_THROWS_AS(parse_count("1.5", "-c"), UsageError);
+  REQUIRE_THROWS_AS(parse_count("-1", "-c"), UsageError);
+  REQUIRE_THROWS_AS(parse_size("4Kib", "-s"), UsageError);
+  REQUIRE_THROWS_AS(parse_size("0.3", "-s"), UsageError);
+  REQUIRE(format_duration(250ms) == "250 ms");
+  REQUIRE(format_duration(1500ms) == "1.5 s");
+  REQUIRE(format_duration(125s) == "2m05s");
+  REQUIRE(format_duration(999'999ns) == "1 ms");
+  REQUIRE(format_count(12'345) == "12.3k");
+  REQUIRE(format_count(950) == "950");
+  REQUIRE(format_size(64) == "64 B");
+  REQUIRE(format_size(4096) == "4 KiB");
+  REQUIRE(format_size(1'572'864) == "1.5 MiB");
+}

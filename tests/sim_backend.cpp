@@ -1,0 +1,285 @@
+#include "tests/sim_backend.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace echolab::test {
+namespace {
+
+// Bytes that one receive may bring; a real backend's receive buffer is about as large.
+constexpr std::size_t kChunk = 64 * 1024;
+// Bytes in flight from a peer to the server: a socket buffer's worth.
+constexpr std::size_t kUpCapacity = 128 * 1024;
+
+}  // namespace
+
+void ByteQueue::push(Bytes bytes) {
+  bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+}
+
+std::vector<std::byte> ByteQueue::pop(std::size_t n) {
+  n = std::min(n, size());
+  const auto first = bytes_.begin() + static_cast<std::ptrdiff_t>(head_);
+  std::vector<std::byte> out(first, first + static_cast<std::ptrdiff_t>(n));
+  head_ += n;
+  if (head_ > bytes_.size() / 2) {
+    bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(head_));
+    head_ = 0;
+  }
+  return out;
+}
+
+SimBackend::SimBackend(std::uint64_t seed, const Options& options)
+    : random_(seed), limits_(options.limits), now_(std::chrono::hours(1)) {
+}
+
+Stats SimBackend::stats() const {
+  Stats s;
+  s.add(counters_);
+  return s;
+}
+
+void SimBackend::note(std::uint64_t what) {
+  trace_ = (trace_ ^ what) * 1099511628211ULL;
+}
+
+std::size_t SimBackend::some_of(std::size_t n) {
+  const std::uint64_t bits = choose(std::bit_width(n));
+  return 1 + std::min<std::size_t>(choose(2ULL << bits), n - 1);
+}
+
+void SimBackend::start(Service& service) {
+  service_ = &service;
+  started_ = true;
+  if (stopping_) cut_off_ = now_ + grace_;
+}
+
+void SimBackend::run(Service& service) {
+  start(service);
+  while (!finished() && (step() || advance(kNever))) {
+  }
+}
+
+void SimBackend::stop(Duration grace) noexcept {
+  if (stopping_) return;
+  stopping_ = true;
+  grace_ = grace;
+  cut_off_ = now_ + grace;
+  for (const auto& link : backlog_) link->server_reset = true;
+  backlog_.clear();
+}
+
+void SimBackend::post(std::span<const ConnId> ids, const Post& post) noexcept {
+  for (const ConnId& id : ids) {
+    if (Connection* c = find(id); c != nullptr && !c->closing) {
+      c->inbox.push_back(post);
+    } else {
+      counters_.add(Count::posts_stale);
+    }
+  }
+}
+
+SimBackend::Connection* SimBackend::find(const ConnId& id) {
+  for (const auto& c : connections_) {
+    if (c->id == id) return c.get();
+  }
+  return nullptr;
+}
+
+std::shared_ptr<Link> SimBackend::connect(std::size_t down_capacity) {
+  if (stopping_) return nullptr;
+  auto link = std::make_shared<Link>();
+  link->up_capacity = kUpCapacity;
+  link->down_capacity = down_capacity;
+  backlog_.push_back(link);
+  return link;
+}
+
+void SimBackend::accept() {
+  auto connection = std::make_unique<Connection>();
+  Connection& c = *connection;
+  if (free_slots_.empty()) {
+    free_slots_.push_back(static_cast<std::uint32_t>(generations_.size()));
+    generations_.push_back(0);
+  }
+  const std::uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  c.id = {slot, ++generations_[slot], 0};
+  c.link = backlog_.front();
+  backlog_.pop_front();
+  c.session = service_->accept();
+  connections_.push_back(std::move(connection));
+  counters_.add(Count::accepted);
+  note(slot);
+  Out out;
+  c.session->on_open(out, c.id, now_);
+  apply(c, out);
+}
+
+void SimBackend::actions(const Connection& c, std::vector<Action>& can) const {
+  can.clear();
+  const Link& link = *c.link;
+  if (link.peer_reset) can.push_back(Action::reset);
+  if (!c.closing) {
+    if (!c.paused && !c.eof_seen) {
+      if (!link.up.empty()) can.push_back(Action::receive);
+      if (link.up.empty() && link.up_fin) can.push_back(Action::eof);
+    }
+    if (c.deadline <= now_) can.push_back(Action::deadline);
+    if (stopping_ && !c.drained) can.push_back(Action::drain);
+  } else if (!link.up.empty() || (link.up_fin && !c.eof_seen)) {
+    can.push_back(Action::discard);
+  }
+  if (!c.outbox.empty() && link.down.size() < link.down_capacity) can.push_back(Action::send);
+  if (!c.inbox.empty()) can.push_back(Action::post);
+  if (c.linger_until <= now_) can.push_back(Action::linger_over);
+  if (stopping_ && cut_off_ <= now_) can.push_back(Action::cut_off);
+}
+
+bool SimBackend::step() {
+  if (!started_) return false;
+  if (!backlog_.empty() && !stopping_ && choose(2) == 0) {
+    accept();
+    return true;
+  }
+  std::vector<Action> can;
+  const std::size_t n = connections_.size();
+  for (std::size_t i = 0, first = n == 0 ? 0 : choose(n); i < n; ++i) {
+    Connection& c = *connections_[(first + i) % n];
+    actions(c, can);
+    if (can.empty()) continue;
+    act(c, can[choose(can.size())]);
+    return true;
+  }
+  if (backlog_.empty() || stopping_) return false;
+  accept();
+  return true;
+}
+
+bool SimBackend::advance(Time limit) {
+  Time next = limit;
+  for (const auto& c : connections_) {
+    if (!c->closing) next = std::min(next, c->deadline);
+    next = std::min(next, c->linger_until);
+  }
+  if (stopping_ && !connections_.empty()) next = std::min(next, cut_off_);
+  if (next <= now_ || next == kNever) return false;
+  now_ = next;
+  return true;
+}
+
+void SimBackend::act(Connection& c, Action action) {
+  note(static_cast<std::uint64_t>(action) << 32 | c.id.slot);
+  Out out;
+  switch (action) {
+    case Action::reset:
+      return finish(c, std::make_error_code(std::errc::connection_reset));
+    case Action::receive:
+      return receive(c);
+    case Action::eof:
+      c.eof_seen = true;
+      c.session->on_eof(out, now_);
+      return apply(c, out);
+    case Action::discard:
+      c.link->up.pop(some_of(kChunk));
+      c.eof_seen = c.link->up.empty() && c.link->up_fin;
+      return settle(c);
+    case Action::send:
+      send(c);
+      return settle(c);
+    case Action::post: {
+      const Post post = std::move(c.inbox.front());
+      c.inbox.pop_front();
+      if (c.closing) return counters_.add(Count::posts_stale);
+      counters_.add(Count::posts);
+      c.session->on_post(out, post, now_);
+      return apply(c, out);
+    }
+    case Action::deadline:
+      c.deadline = kNever;
+      counters_.add(Count::deadlines);
+      c.session->on_deadline(out, now_);
+      return apply(c, out);
+    case Action::drain:
+      c.drained = true;
+      c.session->on_drain(out, now_);
+      return apply(c, out);
+    case Action::linger_over:
+      return finish(c, {});
+    case Action::cut_off: {
+      // What only lingers has been closed as its session asked.
+      const bool done = c.linger_until != kNever;
+      if (!done) c.link->server_reset = true;
+      return finish(c,
+                    done ? std::error_code{} : std::make_error_code(std::errc::operation_canceled));
+    }
+  }
+}
+
+void SimBackend::receive(Connection& c) {
+  // A buffer of its own, exactly as long, so that a session that keeps its input is found out.
+  std::vector<std::byte> input = c.link->up.pop(some_of(kChunk));
+  note(input.size());
+  counters_.add(Count::inputs);
+  counters_.add(Count::bytes_in, input.size());
+  Out out;
+  c.session->on_bytes(out, input, now_);
+  apply(c, out);
+}
+
+void SimBackend::apply(Connection& c, const Out& out) {
+  for (std::size_t i = 0; i < out.pieces(); ++i) c.outbox.push(out.bytes(i));
+  counters_.add(Count::bytes_copied, out.total());
+  if (out.deadline()) c.deadline = *out.deadline();
+  if (out.closing()) c.closing = true;
+  if (c.outbox.size() > limits_.outbox_limit) {
+    counters_.add(Count::overflows);
+    c.link->server_reset = true;
+    return finish(c, std::make_error_code(std::errc::no_buffer_space));
+  }
+  if (!c.paused && c.outbox.size() >= limits_.high_water) {
+    c.paused = true;
+    counters_.add(Count::pauses);
+  }
+  settle(c);
+}
+
+void SimBackend::send(Connection& c) {
+  Link& link = *c.link;
+  const std::size_t room = link.down_capacity - link.down.size();
+  const auto bytes = c.outbox.pop(some_of(std::min(room, c.outbox.size())));
+  note(bytes.size());
+  counters_.add(Count::bytes_out, bytes.size());
+  if (link.peer_gone) {
+    link.peer_reset = true;
+  } else {
+    link.down.push(bytes);
+  }
+  if (c.outbox.size() <= limits_.low_water) c.paused = false;
+}
+
+void SimBackend::settle(Connection& c) {
+  if (!c.closing || !c.outbox.empty()) return;
+  c.link->down_fin = true;
+  if (c.eof_seen) return finish(c, {});
+  if (c.linger_until == kNever) c.linger_until = now_ + limits_.linger;
+}
+
+void SimBackend::finish(Connection& c, std::error_code error) {
+  counters_.add(Count::posts_stale, c.inbox.size());
+  counters_.add(Count::closed);
+  c.link->down_fin = true;
+  c.link->server_gone = true;
+  if (!c.link->up.empty()) c.link->server_reset = true;  // closed with unread input, tcp(7)
+  const ConnId id = c.id;
+  // Gone before on_close is called, so that what it posts to itself is stale.
+  const auto at = std::find_if(connections_.begin(), connections_.end(),
+                               [&](const auto& other) { return other.get() == &c; });
+  const std::unique_ptr<Connection> last = std::move(*at);
+  connections_.erase(at);
+  last->session->on_close(error);
+  last->session.reset();
+  free_slots_.push_back(id.slot);
+}
+
+}  // namespace echolab::test

@@ -1,0 +1,129 @@
+// A backend without a kernel: connections are queues of bytes in memory, time is a number, and a
+// seeded random choice takes the place of every race. The same seed gives the same run.
+//
+// It is the executable form of the contract in backends/session.hpp: what a test may expect of
+// every backend is what it expects here. It is single-threaded: the test calls step() and advance()
+// where a real world would run on its own. Work takes no time, only waiting does, so deadlines are
+// exact.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backends/backend.hpp"
+
+namespace echolab::test {
+
+// First in, first out.
+class ByteQueue {
+ public:
+  void push(Bytes);
+  std::vector<std::byte> pop(std::size_t n);
+  void clear() { bytes_.clear(), head_ = 0; }
+  [[nodiscard]] std::size_t size() const { return bytes_.size() - head_; }
+  [[nodiscard]] bool empty() const { return size() == 0; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::size_t head_ = 0;
+};
+
+// One connection as the network sees it. The peer (client) side is driven by the test.
+struct Link {
+  ByteQueue up, down;  // to the server, to the peer: in flight or in a socket buffer
+  std::size_t up_capacity = 0;
+  std::size_t down_capacity = 0;
+  bool up_fin = false;        // the peer has sent its FIN
+  bool down_fin = false;      // the server has sent its FIN
+  bool peer_gone = false;     // the peer has closed: what is sent to it is answered by RST
+  bool peer_reset = false;    // an RST from the peer has arrived
+  bool server_gone = false;   // the server has closed: what is sent to it is answered by RST
+  bool server_reset = false;  // an RST from the server has arrived
+};
+
+class SimBackend final : public Backend {
+ public:
+  SimBackend(std::uint64_t seed, const Options&);
+
+  // What every backend has. The port is not a real one.
+  [[nodiscard]] std::uint16_t port() const noexcept override { return 1; }
+  void run(Service&) override;
+  void stop(Duration grace) noexcept override;
+  void post(std::span<const ConnId>, const Post&) noexcept override;
+  [[nodiscard]] Stats stats() const override;
+
+  // What run() does, in single steps.
+  void start(Service&);
+  // Does one of the things that can happen now, if there is one.
+  bool step();
+  // Moves the clock to the next deadline, but not beyond `limit`. False: it is at `limit` already.
+  bool advance(Time limit);
+  [[nodiscard]] bool finished() const { return started_ && stopping_ && connections_.empty(); }
+  [[nodiscard]] Time now() const { return now_; }
+  // Everything that has happened, as one number: equal for equal seeds.
+  [[nodiscard]] std::uint64_t trace() const { return trace_; }
+  // Uniform in [0, n), from the same random source.
+  std::uint64_t choose(std::uint64_t n) { return random_() % n; }
+
+  // A peer connects. Empty: refused.
+  std::shared_ptr<Link> connect(std::size_t down_capacity);
+
+ private:
+  enum class Action : std::uint8_t {
+    reset,
+    receive,
+    eof,
+    discard,
+    send,
+    post,
+    deadline,
+    drain,
+    linger_over,
+    cut_off
+  };
+  struct Connection {
+    ConnId id;
+    std::shared_ptr<Link> link;
+    std::unique_ptr<Session> session;
+    ByteQueue outbox;
+    std::deque<Post> inbox;
+    Time deadline = kNever;
+    Time linger_until = kNever;
+    bool eof_seen = false;
+    bool closing = false;  // the session asked for it
+    bool paused = false;
+    bool drained = false;
+  };
+
+  void accept();
+  void actions(const Connection&, std::vector<Action>&) const;
+  void act(Connection&, Action);
+  void receive(Connection&);
+  void apply(Connection&, const Out&);
+  void send(Connection&);
+  void settle(Connection&);
+  void finish(Connection&, std::error_code);
+  Connection* find(const ConnId&);
+  std::size_t some_of(std::size_t n);  // 1..n, small and large ones equally likely
+  void note(std::uint64_t what);
+
+  std::mt19937_64 random_;
+  Limits limits_;
+  Service* service_ = nullptr;
+  Counters counters_;
+  Time now_{};
+  Time cut_off_ = kNever;
+  Duration grace_{};
+  bool started_ = false;
+  bool stopping_ = false;
+  std::deque<std::shared_ptr<Link>> backlog_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::vector<std::uint32_t> free_slots_;
+  std::vector<std::uint32_t> generations_;  // by slot
+  std::uint64_t trace_ = 14695981039346656037ULL;
+};
+
+}  // namespace echolab::test
