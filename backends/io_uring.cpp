@@ -105,6 +105,7 @@ class UringLoop {
   void resume(Connection& c);
   void stop_receiving(Connection& c);
   void apply(Connection& c, const Outbox::Source& source);
+  void send_later(Connection& c);
   void flush(Connection& c);
   void sent(Connection& c, int result);
   void settle();
@@ -309,8 +310,7 @@ void UringLoop::stop_receiving(Connection& c) {
 
 // ---- send -------------------------------------------------------------------------------------
 
-// Takes over what one callback asked for, and leaves out_ clean for the next. Sending starts when
-// the batch of completions is done, so that what belongs together leaves together.
+// Takes over what one callback asked for, and leaves out_ clean for the next.
 void UringLoop::apply(Connection& c, const Outbox::Source& source) {
   if (out_.total() > 0) counters_.add(Count::bytes_copied, c.outbox.take(out_, 0, source));
   if (const auto when = out_.deadline()) timers_.set(c.id.slot, *when);
@@ -324,10 +324,15 @@ void UringLoop::apply(Connection& c, const Outbox::Source& source) {
   }
   if (out_.closing() && !c.ended) c.closing = true;
   out_.clear();
-  if (!c.ended && !c.queued && c.sending == 0 && (c.closing || !c.outbox.empty())) {
-    c.queued = true;
-    flush_.push_back(c.id);
-  }
+  send_later(c);
+}
+
+// Sending starts at the end of the turn: what belongs together leaves together, and whether a
+// receive is in flight is then known for certain.
+void UringLoop::send_later(Connection& c) {
+  if (c.ended || c.queued || c.sending > 0 || (!c.closing && c.outbox.empty())) return;
+  c.queued = true;
+  flush_.push_back(c.id);
 }
 
 // One send at a time per connection: two could be carried out in either order.
@@ -381,7 +386,7 @@ void UringLoop::sent(Connection& c, int result) {
   c.outbox.consume(n);
   if (c.paused && c.outbox.size() <= limits_.low_water) resume(c);
   receive(c);
-  flush(c);
+  send_later(c);
 }
 
 // All that was submitted has been carried out: what has not failed has been sent.

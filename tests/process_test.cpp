@@ -119,10 +119,21 @@ class Forked {
   bool ready_ = false;
 };
 
-// What a forked process has without starting any: one, and under ThreadSanitizer its helper.
+void start_idle_thread() {
+  pthread_t thread{};
+  pthread_create(
+      &thread, nullptr,
+      [](void*) -> void* {
+        for (;;) ::pause();
+      },
+      nullptr);
+}
+
+// What a forked process has besides the threads that it starts: one, and under ThreadSanitizer a
+// helper, from the first thread on.
 unsigned plain_threads() {
-  const Forked process([] {});
-  return Accounting(process.pid()).usage().threads;
+  const Forked process([] { start_idle_thread(); });
+  return Accounting(process.pid()).usage().threads - 1;
 }
 
 std::uint64_t thread_cpu_ns() {
@@ -462,15 +473,7 @@ TEST_CASE("usage: switches, memory, threads and descriptor kinds") {
   const Forked process([] {
     static const std::vector<char> kept(32 * 1024 * 1024, 'x');
     for (int i = 0; i < 20; ++i) ::usleep(1000);
-    for (int i = 0; i < 3; ++i) {
-      pthread_t thread{};
-      pthread_create(
-          &thread, nullptr,
-          [](void*) -> void* {
-            for (;;) ::pause();
-          },
-          nullptr);
-    }
+    for (int i = 0; i < 3; ++i) start_idle_thread();
     for (int i = 0; i < 2; ++i) ::epoll_create1(0);
     ::eventfd(0, 0);
   });
