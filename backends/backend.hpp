@@ -68,7 +68,8 @@ struct BackendUnavailable : std::runtime_error {
 
 std::vector<Variant> catalogue();   // probes this machine
 Spec parse_spec(std::string_view);  // throws UnknownBackend, which lists the known ones
-// Binds and listens. Throws BackendUnavailable, or std::system_error (port in use, no permission).
+// Binds and listens. Throws BackendUnavailable, std::invalid_argument (no address), or
+// std::system_error (port in use, no permission).
 std::unique_ptr<Backend> make_backend(const Spec&, const Options&);
 
 }  // namespace echolab

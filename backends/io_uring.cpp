@@ -586,21 +586,6 @@ void UringLoop::run(Service& service) {
 
 }  // namespace
 
-std::string io_uring_unavailable() {
-  io_uring ring{};
-  const int rc = io_uring_queue_init(2, &ring, 0);
-  if (rc == 0) {
-    io_uring_queue_exit(&ring);
-    return {};
-  }
-  if (rc == -ENOSYS) return "this kernel has no io_uring";
-  if (rc == -EPERM) {
-    return "io_uring is refused: see sysctl kernel.io_uring_disabled and the container's seccomp "
-           "profile";
-  }
-  return "io_uring_setup failed: " + std::generic_category().message(-rc);
-}
-
 std::unique_ptr<Backend> make_io_uring(const Spec& spec, const Options& options) {
   Ring::Config config;
   config.multishot = spec.variant != "plain";

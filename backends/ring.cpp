@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "backends/models.hpp"
 #include "backends/sockets.hpp"
 
 namespace echolab {
@@ -128,6 +129,21 @@ bool Ring::wait(Duration limit) {
   const bool overflow = io_uring_cq_has_overflow(&ring_);
   if (overflow) counters_.add(Count::cq_overflows);
   return !overflow && !config_.sqpoll && io_uring_sq_ready(&ring_) == 0;
+}
+
+std::string io_uring_unavailable() {
+  io_uring ring{};
+  const int rc = io_uring_queue_init(2, &ring, 0);
+  if (rc == 0) {
+    io_uring_queue_exit(&ring);
+    return {};
+  }
+  if (rc == -ENOSYS) return "this kernel has no io_uring";
+  if (rc == -EPERM) {
+    return "io_uring is refused: see sysctl kernel.io_uring_disabled and the container's seccomp "
+           "profile";
+  }
+  return "io_uring_setup failed: " + std::generic_category().message(-rc);
 }
 
 }  // namespace echolab

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 
 #include <cstring>
+#include <stdexcept>
 
 namespace echolab {
 namespace {
@@ -31,7 +32,7 @@ Address parse(const std::string& host, std::uint16_t port) {
     v6->sin6_port = htons(port);
     a.length = sizeof(sockaddr_in6);
   } else {
-    throw_errno(EINVAL, "'" + host + "' is not an IPv4 or IPv6 address");
+    throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
   }
   return a;
 }
@@ -60,8 +61,14 @@ Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool 
   }
   check(setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
         "cannot set TCP_NODELAY for");
-  check(::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length),
-        "cannot bind");
+  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length) < 0) {
+    const int error = errno;
+    const char* advice = error == EADDRINUSE      ? " (choose another port, or 0 for any free one)"
+                         : error == EACCES        ? " (ports below 1024 need root)"
+                         : error == EADDRNOTAVAIL ? " (no interface has this address)"
+                                                  : "";
+    throw_errno(error, "cannot bind " + host + " port " + std::to_string(port) + advice);
+  }
   check(::listen(fd_.get(), kBacklog), "cannot listen on");
 
   sockaddr_storage bound{};

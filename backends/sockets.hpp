@@ -53,9 +53,9 @@ class Listener {
  public:
   enum class Mode { blocking, nonblocking };
   Listener() = default;
-  // Throws std::system_error: EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL for a bad address. With
-  // `shared`, several listeners may bind the same port and the kernel spreads connections over
-  // them (SO_REUSEPORT, socket(7)).
+  // Throws std::invalid_argument for what is no address, else std::system_error: EADDRINUSE,
+  // EACCES, EADDRNOTAVAIL. With `shared`, several listeners may bind the same port and the kernel
+  // spreads connections over them (SO_REUSEPORT, socket(7)).
   Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared);
 
   // One connection; accept_flags as in accept4(2). Empty with errno set if there is none. At the

@@ -47,10 +47,7 @@ constexpr auto kInterruptEvery = std::chrono::milliseconds(2);
 
 class ThreadsBackend final : public Backend {
  public:
-  ThreadsBackend(const Spec& spec, const Options& options)
-      : pool_(spec.value),
-        limits_(options.limits),
-        listener_(options.host, options.port, Listener::Mode::blocking, false) {}
+  ThreadsBackend(const Spec& spec, const Options& options);
   [[nodiscard]] std::uint16_t port() const noexcept override { return listener_.port(); }
   void run(Service& service) override;
   void stop(Duration grace) noexcept override;
@@ -135,6 +132,15 @@ std::error_code canceled() {
 }
 
 // ---- setup ------------------------------------------------------------------------------------
+
+ThreadsBackend::ThreadsBackend(const Spec& spec, const Options& options)
+    : pool_(spec.value),
+      limits_(options.limits),
+      listener_(options.host, options.port, Listener::Mode::blocking, false) {
+  struct sigaction interrupt {};
+  interrupt.sa_handler = [](int) {};  // without SA_RESTART: a blocked call returns EINTR
+  sigaction(kInterrupt, &interrupt, nullptr);
+}
 
 // ---- accept -----------------------------------------------------------------------------------
 
@@ -442,11 +448,8 @@ void ThreadsBackend::finish(Connection& c) {
   std::array<std::byte, 4096> discarded;
   const Time until = now() + limits_.linger;
   for (;;) {
-    if (c.cut) {
-      c.error = canceled();
-      return;
-    }
-    if (now() >= until) return;
+    if (c.cut) c.error = canceled();
+    if (c.cut || now() >= until) return;
     c.receive_timeout.set(c.fd, until, SocketTimeout::Fit::exact, c.counters);
     c.counters.add(Count::sys_recv);
     const ssize_t n = ::recv(c.fd.get(), discarded.data(), discarded.size(), 0);
@@ -462,7 +465,7 @@ void ThreadsBackend::end(Connection& c) {
   const std::scoped_lock lock(registry_);
   total_.add(c.counters);
   total_.add(c.writer_counters);
-  finished_.push_back(std::this_thread::get_id());
+  if (pool_ == 0) finished_.push_back(std::this_thread::get_id());
   connections_.remove(c.id.slot);
   changed_.notify_one();
 }
@@ -542,23 +545,16 @@ void ThreadsBackend::serve(Connection& c) {
 
 void ThreadsBackend::run(Service& service) {
   service_ = &service;
-  struct sigaction interrupt {};
-  interrupt.sa_handler = [](int) {};  // without SA_RESTART: a blocked call returns EINTR
-  sigaction(kInterrupt, &interrupt, nullptr);
-
-  std::unordered_map<std::thread::id, std::jthread> threads;
-  if (pool_ > 0) {
-    for (unsigned i = 0; i < pool_; ++i) {
-      std::jthread worker([this] {
-        while (!stopping_) {
-          if (Connection* c = accept_one()) serve(*c);
-        }
-      });
-      const std::thread::id id = worker.get_id();
-      threads.emplace(id, std::move(worker));
-    }
-    return drain();
+  std::vector<std::jthread> pool;
+  for (unsigned i = 0; i < pool_; ++i) {
+    pool.emplace_back([this] {
+      while (!stopping_) {
+        if (Connection* c = accept_one()) serve(*c);
+      }
+    });
   }
+  if (pool_ > 0) return drain();
+  std::unordered_map<std::thread::id, std::jthread> threads;
   while (!stopping_) {
     Connection* c = accept_one();
     std::vector<std::thread::id> finished;

@@ -28,7 +28,7 @@ constexpr unsigned kQuickSlices = 25;
 constexpr std::size_t kQuickSize = 64;  // bytes
 
 // As typed; empty where not given.
-struct Typed {
+struct BenchArguments {
   std::vector<std::string> backends, connections, sizes, depths, rates, servers;
   std::string baseline, slices, slice, threads, filter, output;
   std::string place = "auto";
@@ -50,7 +50,7 @@ Contender parse_server(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
-Plan make_plan(const Typed& typed) {
+Plan make_plan(const BenchArguments& typed) {
   Plan plan;
   plan.quick = typed.quick;
   if (typed.quick) {
@@ -117,8 +117,8 @@ std::vector<std::string> own_command_line() {
   return out;
 }
 
-void print_plan(const BenchOptions& options, const std::vector<Cell>& cells, const Typed& typed,
-                const std::filesystem::path& folder) {
+void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
+                const BenchArguments& typed, const std::filesystem::path& folder) {
   const Plan& plan = options.plan;
   std::size_t rows = 0;
   for (const Cell& cell : cells) rows += cell.contenders.size();
@@ -191,7 +191,7 @@ int conclude(const RunRecord& run, const RunFolder& folder, Progress& progress) 
   return kExitOk;
 }
 
-int run(const Typed& typed) {
+int run_bench(const BenchArguments& typed) {
   BenchOptions options;
   std::vector<Cell> cells;
   try {
@@ -237,8 +237,8 @@ int run(const Typed& typed) {
 }  // namespace
 
 void add_bench(CLI::App& app, Chosen& chosen) {
-  const auto typed = std::make_shared<Typed>();
-  Typed& t = *typed;
+  const auto typed = std::make_shared<BenchArguments>();
+  BenchArguments& t = *typed;
   CLI::App* bench = app.add_subcommand(
       "bench", "Measure a matrix of servers, interleaved, and compare them with a baseline.");
   bench
@@ -273,7 +273,7 @@ void add_bench(CLI::App& app, Chosen& chosen) {
   bench->add_option("-o,--output", t.output, "folder for the results [results/DATE-TIME]");
   bench->add_flag("--dry-run", t.dry_run, "print the plan and start no server");
   bench->add_flag("--quick", t.quick, "64 B only and few slices: numbers, never a verdict");
-  bench->callback([typed, &chosen] { chosen = [typed] { return run(*typed); }; });
+  bench->callback([typed, &chosen] { chosen = [typed] { return run_bench(*typed); }; });
 }
 
 }  // namespace echolab::harness

@@ -196,14 +196,12 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
   }
 }
 
-Json number_or_null(const std::optional<double>& value) {
+Json or_null(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
 Json pair_json(const Pair& pair) {
-  return {{"a", number_or_null(pair.a)},
-          {"b", number_or_null(pair.b)},
-          {"ratio", number_or_null(pair.ratio())}};
+  return {{"a", or_null(pair.a)}, {"b", or_null(pair.b)}, {"ratio", or_null(pair.ratio())}};
 }
 
 std::string columns_of(const Pair& pair, int digits) {

@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kMostPercent = 1000;  // a limit beyond ten times as much judges nothing
 
-struct Typed {
+struct CompareArguments {
   std::string a, b, fail_on;
   bool json = false;
 };
@@ -39,7 +39,7 @@ RunRecord read(const std::string& path) {
   }
 }
 
-int run(const Typed& typed) {
+int run_compare(const CompareArguments& typed) {
   std::optional<double> limit;
   if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on);
   const RunRecord a = read(typed.a), b = read(typed.b);
@@ -56,8 +56,8 @@ int run(const Typed& typed) {
 }  // namespace
 
 void add_compare(CLI::App& app, Chosen& chosen) {
-  const auto typed = std::make_shared<Typed>();
-  Typed& t = *typed;
+  const auto typed = std::make_shared<CompareArguments>();
+  CompareArguments& t = *typed;
   CLI::App* compare = app.add_subcommand(
       "compare", "Show two runs side by side, and what makes the comparison doubtful.");
   compare->add_option("A", t.a, "a run folder or its run.json: the reference")->required();
@@ -66,7 +66,7 @@ void add_compare(CLI::App& app, Chosen& chosen) {
                       "exit 1 if a row got worse by more than this, such as 5%, in CPU per request "
                       "or throughput");
   compare->add_flag("--json", t.json, "print one JSON document (schema echolab.compare)");
-  compare->callback([typed, &chosen] { chosen = [typed] { return run(*typed); }; });
+  compare->callback([typed, &chosen] { chosen = [typed] { return run_compare(*typed); }; });
 }
 
 }  // namespace echolab::harness

@@ -29,7 +29,7 @@ constexpr std::uint64_t kRingMemory = 1024 * 1024;  // bytes that a ring may loc
 constexpr int kBacklog = 1024;                      // connections that arrive at once
 
 // A fact of the record; null if it is not there.
-const json& fact(const json& environment, const char* pointer) {
+const json& at(const json& environment, const char* pointer) {
   static const json kNone;
   const json::json_pointer at(pointer);
   return environment.contains(at) ? environment.at(at) : kNone;
@@ -49,7 +49,7 @@ std::optional<double> limit(const json& value) {
 }
 
 Finding io_uring(const json& environment) {
-  const json& ring = fact(environment, "/io_uring");
+  const json& ring = at(environment, "/io_uring");
   if (!ring.value("available", false)) {
     return {Level::warn, "io_uring", "not available",
             "its variants are left out. " + text(ring.value("why_not", json()))};
@@ -72,7 +72,7 @@ Finding io_uring(const json& environment) {
 
 Finding mitigations(const json& environment) {
   std::string active;
-  for (const auto& [name, line] : fact(environment, "/kernel/vulnerabilities").items()) {
+  for (const auto& [name, line] : at(environment, "/kernel/vulnerabilities").items()) {
     if (!line.is_string() || !line.get_ref<const std::string&>().starts_with("Mitigation"))
       continue;
     active += (active.empty() ? "" : ", ") + name;
@@ -102,7 +102,7 @@ Finding system_call(const MachineProbe& probe) {
 
 Finding clock_source(const json& environment, const MachineProbe& probe) {
   const std::string value = fmt::format(
-      "{}, {:.0f} ns a reading", text(fact(environment, "/machine/clocksource")), probe.clock_ns);
+      "{}, {:.0f} ns a reading", text(at(environment, "/machine/clocksource")), probe.clock_ns);
   if (probe.clock_ns > kDearClockNs) {
     return {
         Level::warn, "clock source", value,
@@ -113,7 +113,7 @@ Finding clock_source(const json& environment, const MachineProbe& probe) {
 }
 
 Finding steal(const json& environment, const MachineProbe& probe) {
-  const json& boot = fact(environment, "/machine/steal_percent_since_boot");
+  const json& boot = at(environment, "/machine/steal_percent_since_boot");
   const std::string value = fmt::format(
       "{:.1f} % now, {} % since boot", probe.steal_percent,
       boot.is_number() ? fmt::format("{:.1f}", boot.get<double>()) : std::string("unknown"));
@@ -165,8 +165,8 @@ Finding timers(const MachineProbe& probe) {
 }
 
 Finding frequency(const json& environment) {
-  const json& governor = fact(environment, "/machine/governor");
-  const json& turbo = fact(environment, "/machine/turbo");
+  const json& governor = at(environment, "/machine/governor");
+  const json& turbo = at(environment, "/machine/turbo");
   const std::string value =
       fmt::format("governor {}, turbo {}", text(governor),
                   turbo.is_boolean() ? (turbo.get<bool>() ? "on" : "off") : "unknown");
@@ -185,7 +185,7 @@ Finding frequency(const json& environment) {
 }
 
 Finding open_files(const json& environment) {
-  const json& hard = fact(environment, "/limits/nofile/hard");
+  const json& hard = at(environment, "/limits/nofile/hard");
   const double most = limit(hard).value_or(0);
   const std::string value = text(hard) + " (hard limit)";
   const std::string how = " Raise it: ulimit -Hn as root, or LimitNOFILE= of the service.";
@@ -200,7 +200,7 @@ Finding open_files(const json& environment) {
 }
 
 Finding locked_memory(const json& environment) {
-  const json& soft = fact(environment, "/limits/memlock_bytes/soft");
+  const json& soft = at(environment, "/limits/memlock_bytes/soft");
   const std::string value = text(soft) + (soft.is_number() ? " bytes" : "");
   if (limit(soft).value_or(0) < static_cast<double>(kRingMemory)) {
     return {Level::note, "locked memory", value,
@@ -211,10 +211,9 @@ Finding locked_memory(const json& environment) {
 }
 
 Finding cpus(const json& environment, const Cpus& allowed) {
-  const json& quota = fact(environment, "/limits/cpu_quota_cpus");
-  std::string value =
-      fmt::format("{} of {} allowed ({})", allowed.size(),
-                  text(fact(environment, "/machine/cpus_online")), cpu_list(allowed));
+  const json& quota = at(environment, "/limits/cpu_quota_cpus");
+  std::string value = fmt::format("{} of {} allowed ({})", allowed.size(),
+                                  text(at(environment, "/machine/cpus_online")), cpu_list(allowed));
   if (quota.is_number()) {
     return {
         Level::warn, "CPUs", value + fmt::format(", quota {:.2g}", quota.get<double>()),
@@ -225,7 +224,7 @@ Finding cpus(const json& environment, const Cpus& allowed) {
 }
 
 Finding filters(const json& environment) {
-  const std::string seccomp = text(fact(environment, "/limits/seccomp"));
+  const std::string seccomp = text(at(environment, "/limits/seccomp"));
   if (seccomp == "filter" || seccomp == "strict") {
     return {
         Level::note, "seccomp", seccomp,
@@ -236,7 +235,7 @@ Finding filters(const json& environment) {
 }
 
 Finding hypervisor(const json& environment) {
-  const std::string kind = text(fact(environment, "/machine/hypervisor"));
+  const std::string kind = text(at(environment, "/machine/hypervisor"));
   if (kind == "none") return {Level::ok, "hypervisor", kind, "bare metal."};
   return {
       Level::note, "hypervisor", kind,
@@ -245,7 +244,7 @@ Finding hypervisor(const json& environment) {
 }
 
 Finding load(const json& environment, const Cpus& allowed) {
-  const json& average = fact(environment, "/machine/load_average_1min");
+  const json& average = at(environment, "/machine/load_average_1min");
   if (!average.is_number()) return {Level::note, "other load", "unknown", "it is not shown here."};
   const double share = average.get<double>() / static_cast<double>(allowed.size());
   const std::string value = fmt::format("load average {:.2f}", average.get<double>());
@@ -257,7 +256,7 @@ Finding load(const json& environment, const Cpus& allowed) {
 }
 
 Finding backlog(const json& environment) {
-  const std::string value = text(fact(environment, "/kernel/sysctls/net.core.somaxconn"));
+  const std::string value = text(at(environment, "/kernel/sysctls/net.core.somaxconn"));
   if (std::atoi(value.c_str()) < kBacklog) {
     return {Level::note, "accept queue", value,
             "when a thousand clients connect at once some retry after a second; raise sysctl "
@@ -267,12 +266,11 @@ Finding backlog(const json& environment) {
 }
 
 Finding build(const json& environment) {
-  const std::string type = text(fact(environment, "/build/type"));
-  const std::string sanitizers = text(fact(environment, "/build/sanitizers"));
+  const std::string type = text(at(environment, "/build/type"));
+  const std::string sanitizers = text(at(environment, "/build/sanitizers"));
   const bool sanitized = !sanitizers.empty() && sanitizers != "unknown";
-  const std::string value =
-      fmt::format("{}, {}{}", type, text(fact(environment, "/build/compiler")),
-                  sanitized ? ", sanitizers " + sanitizers : std::string());
+  const std::string value = fmt::format("{}, {}{}", type, text(at(environment, "/build/compiler")),
+                                        sanitized ? ", sanitizers " + sanitizers : std::string());
   if (sanitized || type != "Release") {
     return {Level::warn, "build", value, "for tests, not for numbers: measure the release build."};
   }
@@ -295,7 +293,7 @@ const char* name_of(Finding::Level level) {
 
 std::vector<Finding> diagnose(const json& environment, const MachineProbe& probe,
                               const Cpus& allowed) {
-  return {{Level::ok, "kernel", text(fact(environment, "/kernel/release")),
+  return {{Level::ok, "kernel", text(at(environment, "/kernel/release")),
            "most of what is measured is this kernel's TCP: compare runs of the same one."},
           io_uring(environment),
           mitigations(environment),

@@ -21,7 +21,7 @@
 namespace echolab::harness {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kDoctorVersion = 1;
 constexpr std::size_t kWidth = 100;  // columns of the text, for any terminal
 constexpr std::size_t kIndent = 24;  // of what follows level and subject
 
@@ -62,7 +62,7 @@ void print_json(const std::vector<Finding>& findings, const MachineProbe& probe,
                     {"meaning", finding.meaning}});
   }
   const nlohmann::json document = {{"schema", "echolab.doctor"},
-                                   {"version", kSchemaVersion},
+                                   {"version", kDoctorVersion},
                                    {"findings", std::move(list)},
                                    {"probe", to_json(probe)},
                                    {"placement",
@@ -74,7 +74,7 @@ void print_json(const std::vector<Finding>& findings, const MachineProbe& probe,
   fmt::print("{}\n", document.dump(2));
 }
 
-int run(bool json) {
+int run_doctor(bool json) {
   const Cpus allowed = allowed_cpus();
   nlohmann::json record = environment();
   const MachineProbe probe = probe_machine(allowed);
@@ -94,7 +94,7 @@ void add_doctor(CLI::App& app, Chosen& chosen) {
       app.add_subcommand("doctor", "Look at this machine and say what it means for the numbers");
   const auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "One JSON document instead of text");
-  command->callback([&chosen, json] { chosen = [json] { return run(*json); }; });
+  command->callback([&chosen, json] { chosen = [json] { return run_doctor(*json); }; });
 }
 
 }  // namespace echolab::harness

@@ -14,7 +14,7 @@
 namespace echolab::harness {
 namespace {
 
-int run(bool json) {
+int run_list(bool json) {
   const nlohmann::json list = catalogue(sibling_program("echo-server"));
   if (json) {
     fmt::print("{}\n", list.dump(2));
@@ -40,7 +40,7 @@ void add_list(CLI::App& app, Chosen& chosen) {
       app.add_subcommand("list", "Every variant, why it is there, and whether it can run here");
   const auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "As echo-server --list --json says it");
-  command->callback([&chosen, json] { chosen = [json] { return run(*json); }; });
+  command->callback([&chosen, json] { chosen = [json] { return run_list(*json); }; });
 }
 
 }  // namespace echolab::harness

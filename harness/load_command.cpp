@@ -25,7 +25,7 @@
 namespace echolab::harness {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kLoadVersion = 1;
 // Discarded before the measured part: caches, windows and server threads settle in it.
 constexpr double kWarmUpShare = 0.05;
 constexpr Nanos kLongestWarmUp = std::chrono::seconds(1);
@@ -200,7 +200,7 @@ void print_json(const Setup& setup, const Outcome& outcome) {
   };
   nlohmann::ordered_json j;
   j["schema"] = "echolab.load";
-  j["version"] = kSchemaVersion;
+  j["version"] = kLoadVersion;
   j["partial"] = outcome.partial();
   j["error"] =
       outcome.failure.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(outcome.failure);
@@ -286,7 +286,7 @@ void print_table(const Setup& setup, const Outcome& outcome) {
              over(us(static_cast<double>(s.client_cpu.count())), requests));
 }
 
-int run(const Options& options) {
+int run_load(const Options& options) {
   const Setup setup = setup_of(options);
   const Nanos patience = parse_duration(options.patience, "--patience");
   const auto check = [&](const std::ofstream& file) {
@@ -340,7 +340,7 @@ void add_load(CLI::App& app, Chosen& chosen) {
   load->add_option("--seed", o.seed, "of arrivals and bytes; random unless given");
   load->add_option("--hgrm", o.hgrm, "write the latency distribution to this file (.hgrm)");
   load->add_flag("--json", o.json, "print one JSON document (schema echolab.load)");
-  load->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  load->callback([options, &chosen] { chosen = [options] { return run_load(*options); }; });
 }
 
 }  // namespace echolab::harness

@@ -14,7 +14,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Nanos kConnectTimeout = 20s;  // 10 000 connections to a slow server on a loaded machine
-constexpr Nanos kPatience = 10s;        // silence before a server counts as hung
 // Connections whose bytes are checked with odd sizes and split writes before anything is timed; all
 // replies are verified later on anyway.
 constexpr unsigned kVerified = 64;
@@ -103,7 +102,6 @@ void Trial::connect() {
   const Shape shape{shape_.connections, shape_.size, shape_.depth, shape_.rate, Arrivals::poisson};
   load_ = std::make_unique<Load>(parse_endpoint(fmt::format("127.0.0.1:{}", server_->port())),
                                  shape, seed_);
-  load_->set_patience(kPatience);
   load_->connect(kConnectTimeout);
   load_->verify(std::min(shape_.connections, kVerified));
 }

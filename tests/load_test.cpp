@@ -9,15 +9,14 @@
 #include <cmath>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "harness/arrivals.hpp"
 #include "harness/units.hpp"
 #include "tests/bad_servers.hpp"
 #include "tests/catch.hpp"
+#include "tests/helpers.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -72,10 +71,6 @@ Failure failure_of(const Shape& shape, const Behaviour& behaviour, Nanos patienc
   }
   FAIL("the load did not notice");
   return {Kind::connect, "", {}, {}};
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // Answers up to `bytes` of a stream as they come and hands the rest to `spoil`.
@@ -502,68 +497,6 @@ TEST_CASE("progress is reported while a run lasts", "[load]") {
   REQUIRE(reports.back() <= s.requests);
 }
 
-TEST_CASE("arrivals: rates, order and fair shares", "[load]") {
-  Shape shape = open(10, 64, 1000, Arrivals::constant);
-  SECTION("constant: each connection has its own period") {
-    Schedule schedule(shape, 5);
-    schedule.start(0);
-    std::vector<std::optional<std::uint64_t>> last(10);
-    std::uint64_t before = 0;
-    for (int i = 0; i < 1000; ++i, schedule.step()) {
-      const std::uint64_t due = schedule.due();
-      REQUIRE(due >= before);
-      before = due;
-      auto& previous = last[schedule.connection()];
-      if (previous) {
-        REQUIRE(due - *previous >= 9'999'999);  // 10 ms, up to rounding
-        REQUIRE(due - *previous <= 10'000'001);
-      }
-      previous = due;
-    }
-    REQUIRE(before >= 990'000'000);
-    REQUIRE(before < 1'000'000'000);
-  }
-  SECTION("poisson: exponential gaps, connections alike") {
-    shape.arrivals = Arrivals::poisson;
-    Schedule schedule(shape, 6);
-    schedule.start(0);
-    constexpr int n = 100'000;
-    std::vector<int> per_connection(10);
-    double squares = 0;
-    std::uint64_t before = 0;
-    for (int i = 0; i < n; ++i, schedule.step()) {
-      const auto gap = static_cast<double>(schedule.due() - before);
-      before = schedule.due();
-      squares += gap * gap;
-      ++per_connection[schedule.connection()];
-    }
-    const double mean = static_cast<double>(before) / n;
-    REQUIRE(std::abs(mean / 1e6 - 1) < 0.02);
-    REQUIRE(std::abs(squares / n / (mean * mean) - 2) < 0.1);  // as an exponential has it
-    for (const int count : per_connection) REQUIRE(std::abs(count - n / 10) < 600);
-  }
-  SECTION("time stands still between slices") {
-    Schedule one(shape, 7);
-    Schedule cut(shape, 7);
-    one.start(0);
-    std::uint64_t slice = 0;
-    cut.start(0);
-    for (int i = 0; i < 500; ++i) {
-      while (cut.due() >= slice * 1'000'000'000 + 10'000'000) {
-        cut.stop(slice * 1'000'000'000 + 10'000'000);
-        ++slice;
-        cut.start(slice * 1'000'000'000);
-      }
-      const std::uint64_t in_slices = cut.due() - slice * 990'000'000;
-      REQUIRE(in_slices + 1000 > one.due());
-      REQUIRE(in_slices < one.due() + 1000);
-      REQUIRE(cut.connection() == one.connection());
-      one.step();
-      cut.step();
-    }
-  }
-}
-
 TEST_CASE("endpoints", "[load]") {
   REQUIRE(parse_endpoint("127.0.0.1:7000").address.ss_family == AF_INET);
   REQUIRE(parse_endpoint("[::1]:7000").address.ss_family == AF_INET6);
@@ -574,37 +507,4 @@ TEST_CASE("endpoints", "[load]") {
     CAPTURE(bad);
     REQUIRE_THROWS_AS(parse_endpoint(bad), UsageError);
   }
-}
-
-TEST_CASE("units", "[load]") {
-  REQUIRE(parse_duration("10s", "-d") == 10s);
-  REQUIRE(parse_duration("250ms", "-d") == 250ms);
-  REQUIRE(parse_duration("1.5s", "-d") == 1500ms);
-  REQUIRE(parse_duration("2m", "-d") == 120s);
-  REQUIRE(parse_duration("3", "-d") == 3s);
-  REQUIRE(parse_rate("50k", "--rate") == 50'000);
-  REQUIRE(parse_rate("1.5M", "--rate") == 1'500'000);
-  REQUIRE(parse_count("10k", "-c") == 10'000);
-  REQUIRE(parse_size("4KiB", "-s") == 4096);
-  REQUIRE(parse_size("64", "-s") == 64);
-  REQUIRE(parse_size("4kB", "-s") == 4000);
-  REQUIRE(parse_size("1MiB", "-s") == 1'048'576);
-  for (const char* bad : {"", "s", "-1s", "1 s", "10x", "0", "0ms", "inf", "nan", "1e3s",
-                          "9999999m", "1..2s", "+1s", "0x10"}) {
-    CAPTURE(bad);
-    REQUIRE_THROWS_AS(parse_duration(bad, "-d"), UsageError);
-  }
-  REQUIRE_THROWS_AS(parse_count("1.5", "-c"), UsageError);
-  REQUIRE_THROWS_AS(parse_count("-1", "-c"), UsageError);
-  REQUIRE_THROWS_AS(parse_size("4Kib", "-s"), UsageError);
-  REQUIRE_THROWS_AS(parse_size("0.3", "-s"), UsageError);
-  REQUIRE(format_duration(250ms) == "250 ms");
-  REQUIRE(format_duration(1500ms) == "1.5 s");
-  REQUIRE(format_duration(125s) == "2m05s");
-  REQUIRE(format_duration(999'999ns) == "1 ms");
-  REQUIRE(format_count(12'345) == "12.3k");
-  REQUIRE(format_count(950) == "950");
-  REQUIRE(format_size(64) == "64 B");
-  REQUIRE(format_size(4096) == "4 KiB");
-  REQUIRE(format_size(1'572'864) == "1.5 MiB");
 }

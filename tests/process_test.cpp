@@ -27,7 +27,6 @@
 using namespace echolab::harness;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
-using Kind = ServerError::Kind;
 
 namespace {
 
@@ -78,7 +77,7 @@ bool ends(pid_t pid) {
   return !alive(pid);
 }
 
-ServerError error_of(const std::function<void()>& action) {
+ServerError server_error_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const ServerError& error) {
@@ -180,8 +179,8 @@ TEST_CASE("a program that ends: output, errors and exit status") {
   CHECK(big.exit_status == 0);
   CHECK(big.out.size() == 1024 * 1024);
 
-  const ServerError error = error_of([] { run_program({"/nonexistent/program"}, 1s); });
-  CHECK(error.kind == Kind::start);
+  const ServerError error = server_error_of([] { run_program({"/nonexistent/program"}, 1s); });
+  CHECK(error.kind == ServerError::Kind::start);
   CHECK(std::string(error.what()).find("No such file") != std::string::npos);
 }
 
@@ -235,8 +234,8 @@ TEST_CASE("a server that ends unasked is named with its last words") {
   std::ofstream(folder.file("go")) << "now\n";
   for (int i = 0; i < 5000 && !server.death(); ++i) std::this_thread::sleep_for(1ms);
   CHECK(server.death() == "epoll: the server ended: exit status 9: out of luck");
-  const ServerError error = error_of([&] { server.stats(); });
-  CHECK(error.kind == Kind::died);
+  const ServerError error = server_error_of([&] { server.stats(); });
+  CHECK(error.kind == ServerError::Kind::died);
   CHECK(server.stop().exit_status == 9);
   CHECK(server.last_stderr_line() == "out of luck");
 
@@ -252,43 +251,44 @@ TEST_CASE("a server that does not come up says why, by kind") {
     const std::string program = folder.script(body);
     StartOptions options;
     options.timeout = timeout;
-    return error_of([&] { Server::start_own(program, "io_uring", options); });
+    return server_error_of([&] { Server::start_own(program, "io_uring", options); });
   };
   SECTION("unavailable") {
     const ServerError error = start("echo 'no ring here' >&2; exit 3\n", 10s);
-    CHECK(error.kind == Kind::unavailable);
+    CHECK(error.kind == ServerError::Kind::unavailable);
     CHECK(std::string(error.what()) == "io_uring: no ring here");
   }
   SECTION("unknown") {
-    CHECK(start("echo 'unknown backend' >&2; exit 2\n", 10s).kind == Kind::usage);
+    CHECK(start("echo 'unknown backend' >&2; exit 2\n", 10s).kind == ServerError::Kind::usage);
   }
   SECTION("failed") {
     const ServerError error = start("echo 'port in use' >&2; exit 1\n", 10s);
-    CHECK(error.kind == Kind::start);
+    CHECK(error.kind == ServerError::Kind::start);
     CHECK(std::string(error.what()) ==
           "io_uring: the server ended before it listened: exit status 1: port in use");
   }
   SECTION("a first line that is no port") {
     const ServerError error = start("echo 'hello'; sleep 600\n", 10s);
-    CHECK(error.kind == Kind::start);
+    CHECK(error.kind == ServerError::Kind::start);
     CHECK(std::string(error.what()) == "io_uring: the server's first line is not a port: hello");
   }
   SECTION("silent") {
     const ServerError error = start("sleep 600\n", 50ms);
-    CHECK(error.kind == Kind::start);
+    CHECK(error.kind == ServerError::Kind::start);
     CHECK(std::string(error.what()) == "io_uring: the server did not say its port within 50 ms");
   }
   SECTION("not there") {
     const ServerError error =
-        error_of([&] { Server::start_own(folder.file("nothing"), "epoll", {}); });
-    CHECK(error.kind == Kind::start);
+        server_error_of([&] { Server::start_own(folder.file("nothing"), "epoll", {}); });
+    CHECK(error.kind == ServerError::Kind::start);
     CHECK(std::string(error.what()).find("No such file") != std::string::npos);
   }
   SECTION("not on these CPUs") {
     StartOptions options;
     options.cpus = {8000};
     const std::string program = folder.script(kGoodServer);
-    const ServerError error = error_of([&] { Server::start_own(program, "epoll", options); });
+    const ServerError error =
+        server_error_of([&] { Server::start_own(program, "epoll", options); });
     CHECK(std::string(error.what()).find("cannot run on CPUs 8000") != std::string::npos);
   }
 }
@@ -297,13 +297,13 @@ TEST_CASE("counters that do not come, or are not as agreed, are an error") {
   const Folder folder;
   Server deaf = Server::start_own(
       folder.script("trap '' USR1\necho 1\nwhile :; do sleep 0.01; done\n"), "epoll", {});
-  CHECK(error_of([&] { deaf.stats(50ms); }).kind == Kind::stats);
+  CHECK(server_error_of([&] { deaf.stats(50ms); }).kind == ServerError::Kind::stats);
 
   Server newer = Server::start_own(
       folder.script("echo '{\"schema\":\"echolab.stats\",\"version\":2,\"snapshot\":1}' >\"$8\"\n"
                     "trap '' USR1\necho 1\nwhile :; do sleep 0.01; done\n"),
       "epoll", {});
-  CHECK(error_of([&] { newer.stats(50ms); }).kind == Kind::stats);
+  CHECK(server_error_of([&] { newer.stats(50ms); }).kind == ServerError::Kind::stats);
 }
 
 TEST_CASE("a server that does not stop in time is killed") {
@@ -388,16 +388,17 @@ TEST_CASE("descendants of a server are found, accounted and stopped") {
 }
 
 TEST_CASE("commands that cannot be measured are refused") {
-  CHECK(error_of([] { Server::start_foreign("x", "sleep 600", {}); }).kind == Kind::usage);
+  CHECK(server_error_of([] { Server::start_foreign("x", "sleep 600", {}); }).kind ==
+        ServerError::Kind::usage);
   StartOptions options;
   options.timeout = 50ms;
   const ServerError silent =
-      error_of([&] { Server::start_foreign("x", "env PORT={port} sleep 600", options); });
-  CHECK(silent.kind == Kind::start);
+      server_error_of([&] { Server::start_foreign("x", "env PORT={port} sleep 600", options); });
+  CHECK(silent.kind == ServerError::Kind::start);
   CHECK(std::string(silent.what()).find("did not listen on port") != std::string::npos);
   const ServerError missing =
-      error_of([] { Server::start_foreign("x", "/nonexistent/server {port}", {}); });
-  CHECK(missing.kind == Kind::start);
+      server_error_of([] { Server::start_foreign("x", "/nonexistent/server {port}", {}); });
+  CHECK(missing.kind == ServerError::Kind::start);
   CHECK(std::string(missing.what()).find("exit status 127") != std::string::npos);
 }
 

@@ -1,0 +1,40 @@
+// Durations, rates, counts and sizes, as they are read and as they are shown.
+#include "harness/units.hpp"
+
+#include "tests/catch.hpp"
+
+using namespace echolab::harness;
+using namespace std::chrono_literals;
+
+TEST_CASE("units", "[load]") {
+  REQUIRE(parse_duration("10s", "-d") == 10s);
+  REQUIRE(parse_duration("250ms", "-d") == 250ms);
+  REQUIRE(parse_duration("1.5s", "-d") == 1500ms);
+  REQUIRE(parse_duration("2m", "-d") == 120s);
+  REQUIRE(parse_duration("3", "-d") == 3s);
+  REQUIRE(parse_rate("50k", "--rate") == 50'000);
+  REQUIRE(parse_rate("1.5M", "--rate") == 1'500'000);
+  REQUIRE(parse_count("10k", "-c") == 10'000);
+  REQUIRE(parse_size("4KiB", "-s") == 4096);
+  REQUIRE(parse_size("64", "-s") == 64);
+  REQUIRE(parse_size("4kB", "-s") == 4000);
+  REQUIRE(parse_size("1MiB", "-s") == 1'048'576);
+  for (const char* bad : {"", "s", "-1s", "1 s", "10x", "0", "0ms", "inf", "nan", "1e3s",
+                          "9999999m", "1..2s", "+1s", "0x10"}) {
+    CAPTURE(bad);
+    REQUIRE_THROWS_AS(parse_duration(bad, "-d"), UsageError);
+  }
+  REQUIRE_THROWS_AS(parse_count("1.5", "-c"), UsageError);
+  REQUIRE_THROWS_AS(parse_count("-1", "-c"), UsageError);
+  REQUIRE_THROWS_AS(parse_size("4Kib", "-s"), UsageError);
+  REQUIRE_THROWS_AS(parse_size("0.3", "-s"), UsageError);
+  REQUIRE(format_duration(250ms) == "250 ms");
+  REQUIRE(format_duration(1500ms) == "1.5 s");
+  REQUIRE(format_duration(125s) == "2m05s");
+  REQUIRE(format_duration(999'999ns) == "1 ms");
+  REQUIRE(format_count(12'345) == "12.3k");
+  REQUIRE(format_count(950) == "950");
+  REQUIRE(format_size(64) == "64 B");
+  REQUIRE(format_size(4096) == "4 KiB");
+  REQUIRE(format_size(1'572'864) == "1.5 MiB");
+}
