@@ -31,8 +31,8 @@ constexpr int kBacklog = 1024;                      // connections that arrive a
 // A fact of the record; null if it is not there.
 const json& at(const json& environment, const char* pointer) {
   static const json kNone;
-  const json::json_pointer at(pointer);
-  return environment.contains(at) ? environment.at(at) : kNone;
+  const json::json_pointer place(pointer);
+  return environment.contains(place) ? environment.at(place) : kNone;
 }
 std::string text(const json& value) {
   if (value.is_null()) return "unknown";
