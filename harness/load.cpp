@@ -86,6 +86,7 @@ void Load::Impl::begin(Nanos duration) {
   do {
     n = sleep(0);
     for (int i = 0; i < n; ++i) handle(events[static_cast<std::size_t>(i)]);
+    send_answered();
   } while (n == kEvents);
 
   // Sleeps end when they should and not up to 50 us later, the default slack. It is set back in
@@ -124,6 +125,7 @@ void Load::Impl::loop() {
       // A long batch must not make requests late that fall due in it.
       if (open_loop() && issuing) issue_due();
     }
+    send_answered();
   }
 }
 
@@ -226,7 +228,14 @@ void Load::Impl::handle(const epoll_event& event) {
   if ((event.events & (EPOLLIN | kEnded)) != 0) receive(c, (event.events & kEnded) != 0);
   if ((event.events & EPOLLOUT) != 0) c.blocked = false;
   if (issuing && !open_loop() && now < end) allow(c, c.rx + shape.depth - c.goal);
-  send(c);
+  answered.push_back(&c);
+}
+
+// All of a batch is received before anything of it is sent: the kernel's two paths then alternate
+// once a batch and not once a request, which its instruction cache repays with 1 to 4 % of our CPU.
+void Load::Impl::send_answered() {
+  for (Connection* c : answered) send(*c);
+  answered.clear();
 }
 
 // Takes all that has arrived; `to_the_end`: up to the end of file or the error that is there too.

@@ -52,6 +52,7 @@ struct Load::Impl {
   int wait();
   int sleep(std::uint64_t ns);
   void handle(const epoll_event&);
+  void send_answered();
   void receive(Connection&, bool to_the_end);
   void take(Connection&, std::size_t bytes);
   void send(Connection&);
@@ -103,7 +104,8 @@ struct Load::Impl {
   std::uint64_t inflight_area = 0;  // requests * ns
   std::size_t ramp_left = 0;        // connections that have not been started in this slice
   bool issuing = false;
-  std::vector<Connection*> due_now;  // open loop: connections to send on
+  std::vector<Connection*> answered;  // of this batch of events: may have something to send
+  std::vector<Connection*> due_now;   // open loop: connections to send on
 };
 
 }  // namespace echolab::harness
