@@ -5,9 +5,10 @@
 // simulator with virtual time. The backend owns the whole connection loop, which is what lets
 // blocking threads block, epoll check readiness and io_uring complete, each natively.
 //
-// Order of calls on one session: on_open once, first; on_close once, last; on_eof at most once, and
-// no on_bytes after it; nothing but on_close after a close() effect. Calls never overlap, but the
-// thread may differ from one call to the next. A callback must not throw and must not block.
+// Order of callbacks on one session: on_open once, first; on_close once, last; on_eof at most once,
+// and no on_bytes after it; nothing but on_close after a close() or abort() effect. They never
+// overlap, but the thread may differ from one to the next. A callback must not throw and must not
+// block.
 #pragma once
 
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -47,6 +49,22 @@ struct Post {
   Frame frame;
 };
 
+// A server that sessions may call: each request of the caller's is answered by a number of bytes
+// that the caller knows (as an echo is).
+struct Upstream {
+  std::string host;  // numeric IPv4 or IPv6 address
+  std::uint16_t port = 0;
+};
+using CallId = std::uint32_t;  // the session's own choice, unique among its unanswered calls
+// What came of a call. The bytes die when the callback returns.
+struct Reply {
+  CallId id = 0;
+  // None: all bytes are here. Else connection_refused, timed_out, connection_reset (also for an end
+  // of file) and the like, and no bytes.
+  std::error_code error;
+  Bytes bytes;
+};
+
 // The effects of ONE callback, in order. The backend reads them when the callback has returned.
 class Out {
  public:
@@ -56,6 +74,14 @@ class Out {
     std::size_t offset;  // copied: where it starts in the arena
     Bytes bytes;         // forwarded and shared: where it lies
     Frame frame;         // shared: what keeps it alive
+  };
+
+  struct Call {
+    CallId id;
+    const Upstream* upstream;
+    std::vector<std::byte> request;
+    std::size_t reply_size;  // bytes
+    Duration timeout;        // for connecting, sending and receiving together
   };
 
   // Copied before the call returns.
@@ -82,8 +108,22 @@ class Out {
   }
   // Replaces the session's one deadline; kNever removes it. on_deadline comes at or after it.
   void wake_at(Time when) { wake_at_ = when; }
+  // Asks an upstream; the answer comes as on_reply. Connections to upstreams are kept and used
+  // again. The upstream must outlive the backend.
+  void call(const Upstream& upstream, CallId id, Bytes request, std::size_t reply_size,
+            Duration timeout) {
+    calls_.push_back({id, &upstream, {request.begin(), request.end()}, reply_size, timeout});
+  }
+  // on_room comes, once, as soon as no more than Limits::low_water bytes are waiting to be sent; at
+  // once, but not within this callback, if that is so already.
+  void await_room() { await_room_ = true; }
   // After everything queued is sent.
   void close() { close_ = true; }
+  // At once: what is queued is thrown away, the peer gets a reset. on_close says
+  // connection_aborted.
+  void abort() { abort_ = true; }
+  // Bytes of earlier callbacks that the kernel had not taken when this one began.
+  [[nodiscard]] std::size_t queued() const { return queued_; }
 
   // The rest is for backends. A copied piece's bytes are found only now, when the arena has stopped
   // growing.
@@ -102,24 +142,35 @@ class Out {
     return Bytes(arena_).subspan(p.offset, end - p.offset);
   }
   [[nodiscard]] std::size_t total() const { return total_; }  // bytes to send
-  [[nodiscard]] bool closing() const { return close_; }
+  [[nodiscard]] bool closing() const { return close_ || abort_; }
+  [[nodiscard]] bool aborting() const { return abort_; }
+  [[nodiscard]] bool awaits_room() const { return await_room_; }
+  [[nodiscard]] std::vector<Call>& calls() { return calls_; }
+  void set_queued(std::size_t bytes) { queued_ = bytes; }
   [[nodiscard]] std::optional<Time> deadline() const { return wake_at_; }
-  [[nodiscard]] bool empty() const { return pieces_.empty() && !close_ && !wake_at_; }
+  [[nodiscard]] bool empty() const {
+    return pieces_.empty() && calls_.empty() && !wake_at_ && !await_room_ && !closing();
+  }
 
   void clear() {
     pieces_.clear();
     arena_.clear();
     total_ = 0;
+    calls_.clear();
     wake_at_.reset();
-    close_ = false;
+    await_room_ = close_ = abort_ = false;
   }
 
  private:
   std::vector<Piece> pieces_;
   std::vector<std::byte> arena_;
   std::size_t total_ = 0;
+  std::size_t queued_ = 0;
+  std::vector<Call> calls_;
   std::optional<Time> wake_at_;
+  bool await_room_ = false;
   bool close_ = false;
+  bool abort_ = false;
 };
 
 class Session {
@@ -135,12 +186,14 @@ class Session {
   // The peer has sent its last byte (half-close); it may still be reading.
   virtual void on_eof(Out& out, Time) { out.close(); }
   virtual void on_post(Out&, const Post&, Time) {}
+  virtual void on_reply(Out&, const Reply&, Time) {}
   virtual void on_deadline(Out&, Time) {}
+  virtual void on_room(Out&, Time) {}
   // The server is stopping; what is not closed when the grace period ends is cut off.
   virtual void on_drain(Out& out, Time) { out.close(); }
   // No error: closed as the session asked. Otherwise what ended it: connection_reset and the like
-  // from the peer, no_buffer_space for an outbox over its limit, operation_canceled for a hard
-  // stop.
+  // from the peer, no_buffer_space for an outbox over its limit, connection_aborted for an
+  // abort(), operation_canceled for a hard stop.
   virtual void on_close(std::error_code) noexcept {}
 };
 

@@ -1,0 +1,41 @@
+// Which handler answers which method and path. Filled once at the start, then read by all threads.
+//
+// Knows what every resource allows: 405 with Allow for another method, OPTIONS answered with it,
+// HEAD wherever there is GET, 404 for a path that nobody serves, 501 for a method that is not of
+// HTTP (RFC 9110, 9.1 and 15.5.6).
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "patterns/http.hpp"
+
+namespace echolab::patterns {
+
+// What stood in the place of each {} of the pattern, percent-decoded.
+using Captures = std::vector<std::string>;
+
+class Router final : public Handler {
+ public:
+  using Action = std::function<void(const Request&, const Captures&, Answer&)>;
+  // "GET", "/jobs/{}". `about` is the line for the index at "GET /".
+  void add(std::string method, std::string pattern, std::string about, Action action);
+  void handle(const Request&, Answer&) override;
+
+  struct Line {
+    std::string method, pattern, about;
+  };
+  [[nodiscard]] std::vector<Line> index() const;
+
+ private:
+  struct Route {
+    Line line;
+    std::vector<std::string> segments;
+    Action action;
+  };
+  std::vector<Route> routes_;
+};
+
+}  // namespace echolab::patterns
