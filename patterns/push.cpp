@@ -190,7 +190,8 @@ class PushHandler final : public WsHandler {
     }
     if (topic == nullptr) return error(ws, "topic is missing", ref);
     if (*op == "subscribe") {
-      Wish wish{.topic = *topic};
+      Wish wish;
+      wish.topic = *topic;
       std::string wrong;
       if (const auto* cursor = text("cursor")) wrong = wish.set_cursor(context_.hub, *cursor);
       if (const auto* policy = text("policy"); policy != nullptr && wrong.empty()) {
@@ -272,7 +273,7 @@ class PushHandler final : public WsHandler {
     const std::size_t size = publication.size();
     if (waiting_.size() >= context_.push.waiting ||
         waiting_bytes_ + size > context_.push.waiting_bytes) {
-      turn_ = waiting_.empty() ? Hub::Turn() : std::move(turn_);
+      if (waiting_.empty()) turn_ = {};  // it was the first
       return error(ws, "too many publications are waiting", publication.ref);
     }
     waiting_bytes_ += size;
