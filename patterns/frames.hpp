@@ -14,8 +14,7 @@ std::string json_of(std::string_view id, const Message& message);
 std::string json_of(const Hub& hub, const Gap& gap);
 
 // One event of an event stream (WHATWG HTML, 9.2.6), LF only. Data is split at CR, LF and CRLF:
-// a client gets each of them back as LF. Empty event: "message". Data that is null: the event only
-// moves the client's last event id.
+// a client gets each of them back as LF. Without an event's name it is a "message".
 std::string sse_event(std::string_view id, std::string_view event, std::string_view data);
 
 Frame make_frame(std::string_view id, const Message& message, Transport transport);
