@@ -32,6 +32,11 @@ Hub::TopicId Hub::Subscription::topic() const {
   return topic_->id;
 }
 
+// Written by this subscription's own calls only, so that reading it needs no lock.
+std::uint64_t Hub::Subscription::cursor() const {
+  return entry_->seen;
+}
+
 Hub::News Hub::Subscription::fetch(const Room& room) {
   return hub_->fetch(*topic_, entry_, room);
 }
@@ -296,7 +301,6 @@ Hub::News Hub::fetch(Topic& topic, std::list<Entry>::iterator entry, const Room&
     }
     news.more = next != topic.ring.end();
     if (!news.more) entry->seen = last_;
-    news.cursor = entry->seen;
     news.live = entry->seen >= entry->joined;
     if (entry->blocks) publishers = call_publishers(topic);
   }

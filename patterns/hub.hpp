@@ -131,7 +131,6 @@ class Hub {
   struct News {
     std::optional<Gap> gap;            // before the messages
     std::vector<MessagePtr> messages;  // in order
-    std::uint64_t cursor = 0;          // the number behind which the next fetch begins
     bool more = false;                 // there is more to fetch at once
     bool live = false;  // everything from before the subscription has been fetched by now
   };
@@ -146,6 +145,8 @@ class Hub {
     ~Subscription();
     explicit operator bool() const { return hub_ != nullptr; }
     [[nodiscard]] TopicId topic() const;
+    // The number behind which the next fetch begins.
+    [[nodiscard]] std::uint64_t cursor() const;
     // What has come since the last call, as much as there is room for. Rings again from now on, at
     // the next publish.
     News fetch(const Room& room);
