@@ -9,6 +9,7 @@
 
 #include "patterns/feed.hpp"
 #include "patterns/frames.hpp"
+#include "patterns/topics.hpp"
 #include "patterns/ws_handshake.hpp"
 
 namespace echolab::patterns {
@@ -20,27 +21,15 @@ using Json = nlohmann::ordered_json;
 // would be a way to the end of the stack.
 constexpr int kDepth = 16;
 
-// One connection among those that are open.
-class Presence {
- public:
-  explicit Presence(std::atomic<std::uint64_t>& count) : count_(count) { ++count_; }
-  Presence(const Presence&) = delete;
-  Presence& operator=(const Presence&) = delete;
-  ~Presence() { --count_; }
-
- private:
-  std::atomic<std::uint64_t>& count_;
-};
-
 class EchoHandler final : public WsHandler {
  public:
-  explicit EchoHandler(PushContext& context) : presence_(context.connections) {}
+  explicit EchoHandler(Seat seat) : seat_(std::move(seat)) {}
   void on_message(WebSocket& ws, WsOpcode type, std::string_view payload) override {
     ws.send(type, payload);
   }
 
  private:
-  Presence presence_;
+  Seat seat_;
 };
 
 const char* reason_of(Hub::Refusal refusal) {
@@ -113,8 +102,8 @@ class WebSocketSink final : public Feed::Sink {
 
 class PushHandler final : public WsHandler {
  public:
-  PushHandler(PushContext& context, std::optional<Wish> first)
-      : context_(context), presence_(context.connections), first_(std::move(first)) {}
+  PushHandler(PushContext& context, Seat seat, std::optional<Wish> first)
+      : context_(context), seat_(std::move(seat)), first_(std::move(first)) {}
 
   void on_open(WebSocket& ws) override {
     if (!first_) return;
@@ -300,7 +289,7 @@ class PushHandler final : public WsHandler {
   }
 
   PushContext& context_;
-  Presence presence_;
+  Seat seat_;
   std::optional<Wish> first_;  // to subscribe to as soon as the connection is open
   std::vector<Subscribed> subscribed_;
   std::deque<Publication> waiting_;
@@ -323,28 +312,33 @@ std::string read_wish(const Request& request, const Hub& hub, std::optional<Wish
   return wrong;
 }
 
+// The handshake, and what is spoken when it is done: made by `make`, from a seat.
+template <typename Make>
+void open(const Request& request, Answer& answer, PushContext& context, Make make) {
+  WsHandshake handshake = ws_handshake(request, context.origins);
+  if (!handshake.accepted()) return answer.send(std::move(handshake.response));
+  Seat seat(context.connections, context.push.connections);
+  if (!seat) return answer.send(text(503, "too many WebSockets"));
+  answer.upgrade(std::move(handshake.response),
+                 make_websocket(context.websocket, handshake.deflate, make(std::move(seat))));
+}
+
 }  // namespace
 
 void add_push_routes(Router& router, PushContext& context) {
   router.add("GET", "/ws", "WebSocket: topics as JSON messages (?topic=T subscribes at once)",
              [&context](const Request& request, const Captures&, Answer& answer) {
-               WsHandshake handshake = ws_handshake(request, context.origins);
-               if (!handshake.accepted()) return answer.send(std::move(handshake.response));
                std::optional<Wish> wish;
                const std::string wrong = read_wish(request, context.hub, wish);
                if (!wrong.empty()) return answer.send(text(400, wrong));
-               answer.upgrade(
-                   std::move(handshake.response),
-                   make_websocket(context.websocket, handshake.deflate,
-                                  std::make_unique<PushHandler>(context, std::move(wish))));
+               open(request, answer, context, [&](Seat seat) {
+                 return std::make_unique<PushHandler>(context, std::move(seat), std::move(wish));
+               });
              });
   router.add("GET", "/ws/echo", "WebSocket: every message comes back",
              [&context](const Request& request, const Captures&, Answer& answer) {
-               WsHandshake handshake = ws_handshake(request, context.origins);
-               if (!handshake.accepted()) return answer.send(std::move(handshake.response));
-               answer.upgrade(std::move(handshake.response),
-                              make_websocket(context.websocket, handshake.deflate,
-                                             std::make_unique<EchoHandler>(context)));
+               open(request, answer, context,
+                    [](Seat seat) { return std::make_unique<EchoHandler>(std::move(seat)); });
              });
 }
 

@@ -36,8 +36,10 @@
 
 namespace echolab::patterns {
 
-// Per connection; more is answered with an error. Each is an option of pattern-server.
+// Each is an option of pattern-server. Per connection, where nothing else is said; more is answered
+// with an error.
 struct PushLimits {
+  std::size_t connections = 50'000;  // WebSockets of the server; more: 503
   std::size_t subscriptions = 64;
   std::size_t waiting = 64;                 // publications that wait for a topic held up
   std::size_t waiting_bytes = 1024 * 1024;  // of those publications
@@ -51,7 +53,7 @@ struct PushContext {
   WsLimits websocket;
   PushLimits push;
   ConsumerLimits consumer;
-  std::atomic<std::uint64_t> connections = 0;  // open now
+  std::atomic<std::size_t> connections = 0;  // open now
 };
 
 // The context must outlive the router and the connections.

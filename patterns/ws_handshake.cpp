@@ -175,7 +175,8 @@ std::optional<std::string> answer_to(const Offer& offer) {
 WsHandshake refusal(unsigned status, std::string_view reason) {
   WsHandshake refused{text(status, reason), false};
   if (status == 426) {
-    // RFC 9110, 15.5.22 and 7.8; RFC 6455, 4.4. Connection is added with Upgrade's name.
+    // RFC 9110, 15.5.22 and 7.8; RFC 6455, 4.4
+    refused.response.fields.push_back({"Connection", "upgrade"});
     refused.response.fields.push_back({"Upgrade", "websocket"});
     refused.response.fields.push_back({"Sec-WebSocket-Version", "13"});
   }
