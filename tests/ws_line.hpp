@@ -33,6 +33,9 @@ class WsLine {
     return lines;
   }
 
+  // Output that was taken for something else, and is ours after all.
+  void push_back_output(std::string_view text) { rest_ += text; }
+
   SessionDriver driver;
 
  private:
