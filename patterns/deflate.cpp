@@ -73,8 +73,9 @@ Inflater::Result Inflater::add(std::string_view piece, std::string& message, std
     if (z.avail_in > 0) at_end_ = false;
     const int result = inflate(&z, Z_SYNC_FLUSH);
     const std::size_t made = out.size() - z.avail_out;
-    if (made > limit - message.size()) return Result::too_big;
-    message.append(out.data(), made);
+    const std::size_t room = limit - message.size();
+    message.append(out.data(), std::min(made, room));
+    if (made > room) return Result::too_big;
     if (result == Z_STREAM_END) {
       // Allowed within a message (RFC 7692, 7.2.3.4); what follows is a stream of its own.
       at_end_ = true;

@@ -15,6 +15,11 @@ Frame frame_of(std::string_view text) {
   return std::make_shared<const std::vector<std::byte>>(bytes, bytes + text.size());
 }
 
+// How a message is told on a WebSocket (patterns/push.hpp).
+std::string push_json_of(std::string_view id, const Message& message) {
+  return R"({"op":"message",)" + json_of(id, message).substr(1);
+}
+
 }  // namespace
 
 std::string json_of(std::string_view id, const Message& message) {
@@ -56,9 +61,9 @@ Frame make_frame(std::string_view id, const Message& message, Transport transpor
     case Transport::sse_all:
       return as_chunk(sse_event(id, {}, json_of(id, message)));
     case Transport::websocket:
-      return frame_of(ws_text_frame(json_of(id, message)));
+      return frame_of(ws_text_frame(push_json_of(id, message)));
     case Transport::websocket_deflate:
-      return frame_of(ws_deflated_text_frame(json_of(id, message)));
+      return frame_of(ws_deflated_text_frame(push_json_of(id, message)));
   }
   return nullptr;
 }

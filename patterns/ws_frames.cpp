@@ -22,23 +22,27 @@ std::size_t header_size(std::uint64_t payload, bool masked) {
 
 }  // namespace
 
-std::string ws_frame(WsOpcode opcode, std::string_view payload, bool compressed) {
-  std::string frame;
-  const std::size_t n = payload.size();
-  frame.reserve(header_size(n, false) + n);
+std::string ws_head(WsOpcode opcode, std::size_t n, bool compressed) {
+  std::string head;
   constexpr unsigned kFin = 0x80;
   constexpr unsigned kRsv1 = 0x40;
-  frame.push_back(
+  head.push_back(
       static_cast<char>(kFin | (compressed ? kRsv1 : 0) | static_cast<unsigned>(opcode)));
   int bytes = 0;
   if (n < kShort) {
-    frame.push_back(static_cast<char>(n));
+    head.push_back(static_cast<char>(n));
   } else {
     bytes = n < kMedium ? 2 : 8;
-    frame.push_back(static_cast<char>(bytes == 2 ? 126 : 127));
+    head.push_back(static_cast<char>(bytes == 2 ? 126 : 127));
   }
-  while (bytes-- > 0) frame.push_back(static_cast<char>(n >> (8 * bytes)));
-  return frame.append(payload);
+  while (bytes-- > 0) head.push_back(static_cast<char>(n >> (8 * bytes)));
+  return head;
+}
+
+std::string ws_frame(WsOpcode opcode, std::string_view payload, bool compressed) {
+  std::string frame;
+  frame.reserve(header_size(payload.size(), false) + payload.size());
+  return frame.append(ws_head(opcode, payload.size(), compressed)).append(payload);
 }
 
 std::string ws_deflated_frame(WsOpcode opcode, std::string_view payload) {

@@ -27,7 +27,9 @@ enum class WsOpcode : std::uint8_t {
 };
 inline constexpr std::size_t kWsControlPayload = 125;  // bytes at most, RFC 6455, 5.5
 
-// A whole message or control frame from the server: not masked, not fragmented.
+// What stands before the payload of a whole message or control frame from the server: not masked,
+// not fragmented.
+std::string ws_head(WsOpcode, std::size_t payload, bool compressed = false);
 std::string ws_frame(WsOpcode, std::string_view payload, bool compressed = false);
 // The same, compressed (RFC 7692) if that is shorter.
 std::string ws_deflated_frame(WsOpcode, std::string_view payload);
