@@ -66,6 +66,7 @@ class LongPoll final : public Pending {
     if (collect()) answer_with(answer);
   }
   void on_deadline(Answer& answer) override { answer_with(answer); }
+  void on_eof(Answer& answer) override { answer_with(answer); }
 
  private:
   const Topics& topics_;
