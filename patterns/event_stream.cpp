@@ -24,6 +24,7 @@ class EventStream final : public Pending {
   void on_post(Answer& answer, const Post&) override { pump(answer); }
   void on_room(Answer& answer) override { pump(answer); }
   void on_deadline(Answer& answer) override;
+  void on_eof(Answer& answer) override { answer.finish(); }
 
  private:
   // What one callback hands out.

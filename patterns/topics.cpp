@@ -66,6 +66,7 @@ class LongPoll final : public Pending {
     if (collect()) answer_with(answer);
   }
   void on_deadline(Answer& answer) override { answer_with(answer); }
+  void on_eof(Answer& answer) override { answer_with(answer); }
 
  private:
   const Topics& topics_;
@@ -112,6 +113,23 @@ void LongPoll::answer_with(Answer& answer) const {
   answer.send(no_store(json(200, std::move(body))));
 }
 
+// "250" and "250ms" are milliseconds, "10s" seconds; more than `most` is `most`. False: it is
+// none of these.
+bool parse_wait(std::string_view text, Duration most, Duration& duration) {
+  const char* const end = text.data() + text.size();
+  std::uint64_t count = 0;
+  const auto [rest, error] = std::from_chars(text.data(), end, count);
+  const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
+  if (error != std::errc{} || (!unit.empty() && unit != "ms" && unit != "s")) return false;
+  const std::uint64_t per_unit = unit == "s" ? 1000 : 1;
+  const auto most_ms = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(most).count());
+  // Compared before it is multiplied, which could overflow.
+  count = std::min(count, most_ms / per_unit + 1);
+  duration = std::min<Duration>(std::chrono::milliseconds(count * per_unit), most);
+  return true;
+}
+
 nlohmann::ordered_json presence(const Hub& hub, const Hub::TopicInfo& info) {
   nlohmann::ordered_json json;
   json["topic"] = info.name;
@@ -154,21 +172,6 @@ Response busy(std::string_view line) {
   Response response = text(503, line);
   response.fields.push_back({"Retry-After", kRetryAfter});
   return response;
-}
-
-bool parse_duration(std::string_view text, Duration most, Duration& duration) {
-  const char* const end = text.data() + text.size();
-  std::uint64_t count = 0;
-  const auto [rest, error] = std::from_chars(text.data(), end, count);
-  const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
-  if (error != std::errc{} || (!unit.empty() && unit != "ms" && unit != "s")) return false;
-  const std::uint64_t per_unit = unit == "s" ? 1000 : 1;
-  const auto most_ms = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(most).count());
-  // Compared before it is multiplied, which could overflow.
-  count = std::min(count, most_ms / per_unit + 1);
-  duration = std::min<Duration>(std::chrono::milliseconds(count * per_unit), most);
-  return true;
 }
 
 Seat::Seat(std::atomic<std::size_t>& taken, std::size_t limit) {
@@ -236,7 +239,7 @@ void Topics::poll(const Request& request, const std::string& topic, Answer& answ
     }
   }
   Duration wait = limits_.wait;
-  if (request.parameter("max_wait", value) && !parse_duration(value, limits_.longest_wait, wait)) {
+  if (request.parameter("max_wait", value) && !parse_wait(value, limits_.longest_wait, wait)) {
     return answer.send(text(400, "max_wait: not a duration"));
   }
   Hub::Subscription subscription;

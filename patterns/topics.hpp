@@ -84,8 +84,5 @@ class Topics {
 Response refused(Hub::Refusal refusal);
 // 503 with Retry-After.
 Response busy(std::string_view line);
-// A duration as people type it: "250" and "250ms" are milliseconds, "10s" seconds. At most `most`.
-// False: it is not one.
-bool parse_duration(std::string_view text, Duration most, Duration& duration);
 
 }  // namespace echolab::patterns
