@@ -88,9 +88,11 @@ App::App(const AppOptions& options, Poster& poster, const WallClock& clock, Rand
 }
 
 std::unique_ptr<Session> App::accept() {
+  // Those who are turned away do not count, so that they keep nobody else out.
   if (connections_.fetch_add(1, std::memory_order_relaxed) >= most_connections_) {
+    connections_.fetch_sub(1, std::memory_order_relaxed);
     turned_away_.fetch_add(1, std::memory_order_relaxed);
-    return std::make_unique<Counted>(std::make_unique<TurnedAway>(), connections_);
+    return std::make_unique<TurnedAway>();
   }
   return std::make_unique<Counted>(make_http_session(http_), connections_);
 }
