@@ -86,6 +86,10 @@ class Pending {
   virtual void on_reply(Answer&, const Reply&) {}
   virtual void on_deadline(Answer&) {}
   virtual void on_room(Answer&) {}
+  // The client has sent its last byte: it has closed its half, or it has gone, which TCP does not
+  // tell apart. What waits for news answers at once with what there is, or ends its stream, so that
+  // nobody is waited for who has gone; what is sure to be answered soon may go on, as here.
+  virtual void on_eof(Answer&) {}
   // The server is stopping. The default answers 503, or ends the stream.
   virtual void on_drain(Answer&);
 };
@@ -95,10 +99,12 @@ class Answer {
  public:
   virtual ~Answer() = default;
 
+  // Behind a complete answer, nothing more has an effect.
+  //
   // The whole answer. HEAD gets it without its body; a 204 or 304 has none.
   virtual void send(Response) = 0;
   // The head of a stream; pieces follow until finish(), or until the client goes. The length is not
-  // known: chunked, or to the end of the connection for HTTP/1.0.
+  // known: chunked, or to the end of the connection for HTTP/1.0. HEAD gets the head only.
   virtual void stream(Response head) = 0;
   virtual void piece(std::string_view) = 0;  // copied
   // Not copied: a chunk made by as_chunk(), shared by all its receivers.
@@ -139,7 +145,7 @@ class Handler {
   virtual void handle(const Request&, Answer&) = 0;
 };
 
-// What every connection of a server shares.
+// What every connection of a server shares; outlives them.
 struct HttpContext {
   Handler& handler;
   HttpLimits limits;

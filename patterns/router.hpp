@@ -20,7 +20,8 @@ using Captures = std::vector<std::string>;
 class Router final : public Handler {
  public:
   using Action = std::function<void(const Request&, const Captures&, Answer&)>;
-  // "GET", "/jobs/{}". `about` is the line for the index at "GET /".
+  // "GET", "/jobs/{}". The first of several that fit a path serves it. `about` is the line for the
+  // index at "GET /".
   void add(std::string method, std::string pattern, std::string about, Action action);
   void handle(const Request&, Answer&) override;
 
@@ -35,6 +36,9 @@ class Router final : public Handler {
     std::vector<std::string> segments;
     Action action;
   };
+  static bool matches(const Route& route, std::string_view path);
+  static void act(const Route& route, const Request& request, Answer& answer);
+
   std::vector<Route> routes_;
 };
 
