@@ -130,6 +130,10 @@ class Jobs::Waiter final : public Pending {
   ~Waiter() override { jobs_.leave(*job_, place_); }
 
   void on_deadline(Answer& answer) override { look(answer); }
+  void on_eof(Answer& answer) override {
+    until_ = answer.now();
+    look(answer);
+  }
   void on_post(Answer& answer, const Post& post) override {
     if (post.topic == job_->ticket) look(answer);
   }

@@ -86,6 +86,9 @@ class Exchange final : public patterns::Answer {
   Result deadline() {
     return tell([&](patterns::Pending& p) { p.on_deadline(*this); });
   }
+  Result eof() {
+    return tell([&](patterns::Pending& p) { p.on_eof(*this); });
+  }
   Result ring(const Post& post) {
     return tell([&](patterns::Pending& p) { p.on_post(*this, post); });
   }

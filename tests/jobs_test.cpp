@@ -265,6 +265,17 @@ TEST_CASE("jobs - a client that goes frees its waiter at once") {
   CHECK(f.posts.take().to == std::vector<ConnId>{second.id()});
 }
 
+TEST_CASE("jobs - a client that closes its half is not waited for") {
+  Fixture f;
+  const std::string id = f.start(5000);
+  auto client = f.client();
+  CHECK(client.ask("GET", "/jobs/" + id, "", {{"Prefer", "wait=10"}}).status == 0);
+  const auto told = client.eof();
+  CHECK(told.status == 200);
+  CHECK(state_of(told) == "running");
+  CHECK(f.metric("echolab_jobs_waiters") == 0);
+}
+
 TEST_CASE("jobs - an idempotency key gives the same job") {
   JobLimits limits;
   limits.keep = 5s;
