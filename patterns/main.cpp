@@ -167,7 +167,10 @@ class PatternServer final : public Program {
   }
 
   static void count(CLI::App& app, const char* name, std::size_t& value, const char* about) {
-    app.add_option(name, value, about)->type_name("N")->capture_default_str();
+    app.add_option(name, value, about)
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N")
+        ->capture_default_str();
   }
 
   AppOptions options_;
