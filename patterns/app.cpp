@@ -74,7 +74,7 @@ std::unique_ptr<SessionStore> make_sessions(const AppOptions& options, const Ran
 
 // New with each start, so that an id from before a restart is known for what it is.
 std::uint32_t epoch(const RandomSource& random) {
-  std::array<unsigned char, sizeof(std::uint32_t)> bytes{};
+  std::array<std::byte, sizeof(std::uint32_t)> bytes{};
   random(bytes);
   return std::bit_cast<std::uint32_t>(bytes);
 }
