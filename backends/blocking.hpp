@@ -40,16 +40,22 @@ class SocketTimeout {
   Duration armed_{};  // 0: none
 };
 
-// One send of all entries. What was taken is added to the counters. No error for a timeout or a
-// signal: then `sent` is short or 0.
+// One send of all entries, with flags as in send(2). What was taken is added to the counters. No
+// error for a timeout or a signal: then `sent` is short or 0.
 std::error_code send_some(const Fd& fd, const iovec* entries, std::size_t used, std::size_t& sent,
-                          Counters& counters);
+                          Counters& counters, int flags = 0);
 
 // The error pending on the socket, connection_reset if it has been fetched already.
 std::error_code pending_error(const Fd& fd);
 
 // Closing it will send RST and forget what is still to be sent (SO_LINGER 0, socket(7)).
 void reset_on_close(const Fd& fd, Counters& counters);
+
+// Keeps kInterrupt from this thread but for await_writable, to which it hands over `before`.
+void block_interrupts(sigset_t& before);
+// Waits until the kernel takes more to send or the connection is broken; false for the deadline or
+// an interrupt, also one that came before: none is lost.
+bool await_writable(const Fd& fd, Time deadline, const sigset_t& before, Counters& counters);
 
 // Waits for a reset or for both sides' FIN, until the deadline; input does not end it, signals do.
 // True if the connection is gone.

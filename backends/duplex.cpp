@@ -43,14 +43,20 @@ void Duplex::absorb(Side& side) {
   }
   out.clear();
   if (outbox_.size() + inbox_bytes_ > limits_.outbox_limit) overflow(side.counters);
+  wake_writer();
+}
+
+// Under lock_. The writer waits for work, or for the kernel.
+void Duplex::wake_writer() {
   writer_.wake.notify_one();
+  if (blocked_) pthread_kill(writer_thread_, kInterrupt);
 }
 
 void Duplex::fail(std::error_code error) {
   if (!error_) error_ = error;
   cancellation_.cancel();
   reader_.wake.notify_one();
-  writer_.wake.notify_one();
+  wake_writer();
 }
 
 void Duplex::overflow(Counters& counters) {
@@ -167,32 +173,44 @@ void Duplex::write_loop() {
 
 void Duplex::await_work(std::unique_lock<std::mutex>& lock) {
   const auto ready = [&] {
-    return error_ || cut_ || closing_ || draining() || room() || !inbox_.empty() ||
-           !outbox_.empty() || !writer_.calls.empty();
+    if (error_ || cut_ || !writer_.calls.empty()) return true;
+    if (outbox_.empty() ? closing_ : !full_) return true;
+    return !closing_ && (draining() || room() || !inbox_.empty());
   };
-  if (deadline_ == kNever) {
-    writer_.wake.wait(lock, [&] { return ready() || deadline_ != kNever; });
-  } else {
-    const Time deadline = deadline_;
-    writer_.wake.wait_until(lock, deadline, [&] { return ready() || deadline_ != deadline; });
+  while (!ready()) {
+    const Time deadline = closing_ ? kNever : deadline_;
+    if (deadline != kNever && now() >= deadline) return;
+    if (full_) {
+      writer_thread_ = pthread_self();
+      blocked_ = true;
+      lock.unlock();
+      full_ = !await_writable(fd_, deadline, uninterrupted_, writer_.counters);
+      lock.lock();
+      blocked_ = false;
+    } else if (deadline == kNever) {
+      writer_.wake.wait(lock);
+    } else {
+      writer_.wake.wait_until(lock, deadline);
+    }
   }
 }
 
 void Duplex::send() {
   std::array<iovec, kGather> entries;
   std::size_t used = 0;
-  Time deadline = kNever;
   {
     const std::scoped_lock lock(lock_);
-    if (error_) return;
+    if (error_ || full_) return;
     used = outbox_.gather(entries.data(), kGather);
-    if (!closing_) deadline = deadline_;
   }
   if (used == 0) return;
+  std::size_t wanted = 0;
+  for (std::size_t i = 0; i < used; ++i) wanted += entries[i].iov_len;
   std::size_t sent = 0;
-  send_timeout_.set(fd_, deadline, SocketTimeout::Fit::exact, writer_.counters);
-  const std::error_code error = send_some(fd_, entries.data(), used, sent, writer_.counters);
+  const std::error_code error =
+      send_some(fd_, entries.data(), used, sent, writer_.counters, MSG_DONTWAIT);
   const std::scoped_lock lock(lock_);
+  full_ = sent < wanted;
   outbox_.consume(sent);
   if (error) fail(cut_ ? canceled() : error);
   if (outbox_.size() <= limits_.low_water) reader_.wake.notify_one();
@@ -205,8 +223,8 @@ Duplex::Posted Duplex::post(const Post& post) {
   if (closing_ || error_) return Posted::stale;
   inbox_.push_back(post);
   inbox_bytes_ += post.frame ? post.frame->size() : 0;
-  writer_.wake.notify_one();
-  // The writer may be blocked in a send, so that what waits for it counts as waiting to be sent.
+  wake_writer();
+  // The writer may be busy with a call, so that what waits for it counts as waiting to be sent.
   if (inbox_bytes_ + outbox_.size() <= limits_.outbox_limit) return Posted::queued;
   fail(std::make_error_code(std::errc::no_buffer_space));
   ::shutdown(fd_.get(), SHUT_RDWR);
@@ -222,7 +240,10 @@ void Duplex::ask(Side& side) {
   side.calls.erase(side.calls.begin());
   const Answer answer = upstreams_.call(pending, fd_.get(), cancellation_, side.counters);
   if (answer.error == std::errc::operation_canceled) return;  // the reader sees why
-  call_session(side, [&](Out& out, Time at) { session_.on_reply(out, answer.reply(), at); });
+  call_session(side, [&](Out& out, Time at) {
+    answer.count(side.counters);
+    session_.on_reply(out, answer.reply(), at);
+  });
 }
 
 // ---- close ------------------------------------------------------------------------------------
@@ -240,7 +261,7 @@ void Duplex::finish() {
   if (!reader_.done && !aborted_) ::shutdown(fd_.get(), SHUT_RDWR);  // ends its recv
 }
 
-// The other thread may be blocked in a send or a recv, which an abort must not wait for.
+// The other thread may be blocked by the kernel, which an abort must not wait for.
 void Duplex::leave(Side& own, Side& other, pthread_t thread) {
   std::unique_lock lock(lock_);
   own.done = true;
@@ -256,7 +277,7 @@ void Duplex::leave(Side& own, Side& other, pthread_t thread) {
 void Duplex::drain() {
   const std::scoped_lock lock(lock_);
   draining_ = true;
-  writer_.wake.notify_one();
+  wake_writer();
 }
 
 void Duplex::cut() {
@@ -265,7 +286,7 @@ void Duplex::cut() {
   ::shutdown(fd_.get(), SHUT_RDWR);
   cancellation_.cancel();
   reader_.wake.notify_one();
-  writer_.wake.notify_one();
+  wake_writer();
 }
 
 // ---- run --------------------------------------------------------------------------------------
@@ -274,6 +295,7 @@ std::error_code Duplex::serve() {
   call_session(reader_, [&](Out& out, Time at) { session_.on_open(out, id_, at); });
   try {
     std::jthread writer([this, reader = pthread_self()] {
+      block_interrupts(uninterrupted_);
       write_loop();
       finish();
       leave(writer_, reader_, reader);

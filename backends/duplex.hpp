@@ -1,8 +1,11 @@
 // One blocking connection that two threads serve: the price that this model pays when the server
 // has something to say, because a thread that is blocked in recv(2) can do nothing else. One reads,
 // the other waits on a condition variable and does the rest: posts, deadlines, drain, and all
-// sending, outside of the locks.
+// sending, outside of the locks. When the kernel takes no more it waits in ppoll(2), where a signal
+// reaches it: a client that does not read must not keep posts from its session.
 #pragma once
+
+#include <pthread.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -53,6 +56,7 @@ class Duplex {
   void absorb(Side& side);
   void fail(std::error_code error);
   void overflow(Counters& counters);
+  void wake_writer();
   void ask(Side& side);
   void read_loop();
   bool await_room();
@@ -73,9 +77,10 @@ class Duplex {
   const Limits& limits_;
   Upstreams& upstreams_;
   Cancellation cancellation_;
-  SocketTimeout send_timeout_{SO_SNDTIMEO};
   Side reader_;
   Side writer_;
+  bool full_ = false;         // the kernel takes no more; the writer's own
+  sigset_t uninterrupted_{};  // the signal mask with which the writer was started
 
   std::mutex session_lock_;  // held during callbacks, taken before lock_
   std::mutex lock_;          // guards the rest
@@ -85,7 +90,9 @@ class Duplex {
   Time deadline_ = kNever;
   std::error_code error_;
   bool awaits_room_ = false;
-  bool closing_ = false;   // the session has closed; input is discarded
+  bool closing_ = false;  // the session has closed; input is discarded
+  bool blocked_ = false;  // the writer waits for the kernel to take more; writer_thread_ is set
+  pthread_t writer_thread_{};
   bool aborted_ = false;   // error_ says so too
   bool draining_ = false;  // on_drain is due
   bool drained_ = false;   // and has been called

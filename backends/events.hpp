@@ -58,11 +58,13 @@ class Events {
     return e;
   }
   // Calls one after the other, until one closes the session. A deadline that an earlier one
-  // replaced is left out. `queued` is what waits to be sent; what they write comes behind it.
-  void call(Session& session, ConnId id, Time now, std::size_t queued) {
+  // replaced is left out, and room that an earlier one has filled: more than low_water bytes.
+  // `queued` is what waits to be sent; what they write comes behind it.
+  void call(Session& session, ConnId id, Time now, std::size_t queued, std::size_t low_water) {
     bool replaced = false;
     for (Event& e : *this) {
       if (e.kind == Event::Kind::deadline && replaced) continue;
+      if (e.kind == Event::Kind::room && queued > low_water) continue;
       e.out.set_queued(queued);
       e.call(session, id, now);
       queued += e.out.total();

@@ -90,6 +90,7 @@ class LibuvLoop {
     bool closed = false;     // libuv has let go of the handle
     bool aborted = false;    // by the session: the peer is to see a reset
     bool awaits_room = false;
+    bool offered = false;    // on_room is on its way
     std::size_t queued = 0;  // bytes that waited to be sent when the job was handed over
     std::size_t calls = 0;   // with the pool
     Cancellation cancellation;
@@ -316,7 +317,7 @@ void LibuvLoop::dispatch(Connection& c) {
   c.queued = c.outbox.size();
   c.working = true;
   if (!config_.pool) {
-    c.job.call(*c.session, c.id, batch_time(), c.queued);
+    c.job.call(*c.session, c.id, batch_time(), c.queued, limits_.low_water);
     return worked(c);
   }
   counters_.add(Count::pool_jobs);
@@ -324,7 +325,8 @@ void LibuvLoop::dispatch(Connection& c) {
       &loop_, &c.work,
       [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
         auto& mine = *static_cast<Connection*>(w->data);
-        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued);
+        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued,
+                      mine.loop->limits_.low_water);
       },
       [](uv_work_t* w, int) {
         auto& mine = *static_cast<Connection*>(w->data);
@@ -348,6 +350,11 @@ void LibuvLoop::worked(Connection& c) {
   for (Event& e : c.job) {
     if (e.kind == Event::Kind::post) counters_.add(e.called ? Count::posts : Count::posts_stale);
     if (e.kind == Event::Kind::deadline && e.called) counters_.add(Count::deadlines);
+    if (e.kind == Event::Kind::reply && e.called) e.answer->count(counters_);
+    if (e.kind == Event::Kind::room) {
+      c.offered = false;
+      c.awaits_room = !e.called;
+    }
     if (e.called && !c.ended) apply(c, e);
   }
   c.job.clear();
@@ -403,10 +410,12 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     counters_.add(Count::pauses);
   }
   if (out.awaits_room()) c.awaits_room = true;
-  for (Out::Call& call : out.calls()) ask(c, std::move(call));
   if (out.closing()) {
     c.closing = true;
     c.cancellation.cancel();
+  }
+  if (!c.closing) {
+    for (Out::Call& call : out.calls()) ask(c, std::move(call));
   }
   flush(c);
 }
@@ -524,8 +533,8 @@ void LibuvLoop::arm_timer() {
 // Asked once the effects of a callback are carried out and whenever some output is gone. The rest
 // waits for the next turn of the loop: a session that sends without end shares it with the others.
 void LibuvLoop::await_room(Connection& c) {
-  if (!c.awaits_room || c.closing || c.outbox.size() > limits_.low_water) return;
-  c.awaits_room = false;
+  if (!c.awaits_room || c.offered || c.closing || c.outbox.size() > limits_.low_water) return;
+  c.offered = true;
   roomy_.push_back(c.id);
 }
 
@@ -649,6 +658,7 @@ void LibuvLoop::close_handles() {
 void LibuvLoop::run(Service& service) {
   service_ = &service;
   uv_run(&loop_, UV_RUN_DEFAULT);
+  upstreams_.shut();
 }
 
 }  // namespace

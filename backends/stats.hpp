@@ -44,9 +44,9 @@ namespace echolab {
   X(posts)         /* posts delivered */                                      \
   X(posts_stale)   /* posts to connections that had ended */                  \
   X(deadlines)     /* on_deadline calls */                                    \
-  X(calls)         /* requests to upstreams */                                \
-  X(calls_failed)  /* of these, answered by an error */                       \
-  X(calls_reused)  /* of these, sent over a connection kept from before */    \
+  X(calls)         /* on_reply calls */                                       \
+  X(calls_failed)  /* of these: with an error */                              \
+  X(calls_reused)  /* of these: over a connection that was used before */     \
   X(overflows)     /* connections closed over the outbox limit */             \
   X(cq_overflows)  /* completions that found the io_uring queue full */       \
   X(pool_jobs)     /* jobs run by the libuv threadpool */

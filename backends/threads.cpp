@@ -284,6 +284,7 @@ void ThreadsBackend::ask(Connection& c, Out& out) {
   if (answer.error == std::errc::operation_canceled) {
     c.error = c.cut ? canceled() : pending_error(c.fd);
   } else {
+    answer.count(c.counters);
     call_session(c, out, [&](Time at) { c.session->on_reply(out, answer.reply(), at); });
   }
 }
@@ -365,6 +366,7 @@ void ThreadsBackend::drain() {
     });
     changed_.wait_for(lock, kInterruptEvery);
   }
+  upstreams_.shut();
 }
 
 // ---- run --------------------------------------------------------------------------------------

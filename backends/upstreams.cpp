@@ -1,5 +1,6 @@
 #include "backends/upstreams.hpp"
 
+#include <netinet/tcp.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -17,7 +18,29 @@ std::error_code lost_or(int error) {
   return error_of(error == EPIPE ? ECONNRESET : error);
 }
 
+// A socket whose connection is under way: writable once it is made or has failed. Empty, with errno
+// set, if it could not be started.
+Fd connect(const Address& address, Counters& counters) {
+  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fd;
+  const int on = 1;
+  counters.add(Count::sys_sockopt);
+  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (::connect(fd.get(), address.get(), address.length) == 0 || errno == EINPROGRESS) return fd;
+  const int error = errno;  // close() may set it anew
+  counters.add(Count::sys_close);
+  fd.reset();
+  errno = error;
+  return {};
+}
+
 }  // namespace
+
+void Answer::count(Counters& counters) const {
+  counters.add(Count::calls);
+  if (error) counters.add(Count::calls_failed);
+  if (reused) counters.add(Count::calls_reused);
+}
 
 void Cancellation::cancel() noexcept {
   const std::scoped_lock lock(mutex_);
@@ -142,42 +165,34 @@ Answer Upstreams::call(const PendingCall& pending, int client, Cancellation& can
                        Counters& counters) {
   const Out::Call& call = pending.call;
   const Upstream& upstream = *call.upstream;
-  if (cancellation.canceled()) return {call.id, canceled(), {}};
-  counters.add(Count::calls);
-  Answer answer{call.id, {}, std::vector<std::byte>(call.reply_size)};
-  bool answered = false;
+  Answer answer{call.id, canceled(), {}};
+  if (cancellation.canceled()) return answer;
+  answer.bytes.resize(call.reply_size);
+  bool begun = false;  // a part of the reply came
   const auto over = [&](Fd fd, bool connected) {
-    answer.error = canceled();
-    if (cancellation.begin(fd.get())) {
-      Exchange exchange(fd.get(), client, call.request, answer.bytes, counters);
-      const std::error_code error = exchange.run(connected, pending.deadline);
-      answered = exchange.answered();
-      if (cancellation.end(fd.get()) || !error) answer.error = error;
-    }
-    if (!answer.error) return keep(upstream, std::move(fd), counters);
-    counters.add(Count::sys_close);
+    if (!cancellation.begin(fd.get())) return canceled();
+    Exchange exchange(fd.get(), client, call.request, answer.bytes, counters);
+    std::error_code error = exchange.run(connected, pending.deadline);
+    begun = exchange.answered();
+    if (!cancellation.end(fd.get()) && error) error = canceled();
+    error ? counters.add(Count::sys_close) : keep(upstream, std::move(fd), counters);
+    return error;
   };
-
-  Fd kept = take(upstream, counters);
-  bool anew = !kept;
-  if (kept) {
-    counters.add(Count::calls_reused);
-    over(std::move(kept), true);
-    anew = answer.error == std::errc::connection_reset && !answered;
+  if (Fd kept = take(upstream, counters)) {
+    answer.error = over(std::move(kept), true);
+    answer.reused = answer.error != std::errc::connection_reset || begun;
   }
-  if (anew) {
-    if (const auto address = parse_address(upstream.host, upstream.port); !address) {
+  if (!answer.reused) {
+    const auto address = parse_address(upstream.host, upstream.port);
+    if (!address || call.reply_size == 0) {  // no byte would ever say that it has been answered
       answer.error = std::make_error_code(std::errc::invalid_argument);
-    } else if (Fd fd = start_connecting(*address)) {
-      over(std::move(fd), false);
+    } else if (Fd fd = connect(*address, counters)) {
+      answer.error = over(std::move(fd), false);
     } else {
       answer.error = last_error();
     }
   }
-  if (answer.error) {
-    counters.add(Count::calls_failed);
-    answer.bytes.clear();
-  }
+  if (answer.error) answer.bytes.clear();
   return answer;
 }
 
@@ -210,6 +225,11 @@ void Upstreams::keep(const Upstream& upstream, Fd fd, Counters& counters) {
     }
   }
   counters.add(Count::sys_close);
+}
+
+void Upstreams::shut() {
+  const std::scoped_lock lock(mutex_);
+  idle_.clear();
 }
 
 }  // namespace echolab

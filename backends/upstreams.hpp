@@ -43,8 +43,10 @@ struct Answer {
   CallId id = 0;
   std::error_code error;  // as in Reply, or operation_canceled: nobody waits for it any more
   std::vector<std::byte> bytes;
+  bool reused = false;  // it came over a kept connection
 
   [[nodiscard]] Reply reply() const { return {id, error, bytes}; }
+  void count(Counters& counters) const;  // when the session gets it
 };
 
 // Keeps the connections that nobody uses, most recently used first. Any thread; nothing is locked
@@ -58,6 +60,8 @@ class Upstreams {
   // call over a kept connection that was lost before it answered is made once more over a new one.
   Answer call(const PendingCall& pending, int client, Cancellation& cancellation,
               Counters& counters);
+  // Closes what is kept; no call is under way.
+  void shut();
 
  private:
   class Exchange;
