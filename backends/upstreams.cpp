@@ -74,11 +74,14 @@ PendingCall::PendingCall(Out::Call&& asked) : call(std::move(asked)) {
 // it still reads would otherwise stop reading when nobody takes its answer.
 class Upstreams::Exchange {
  public:
-  Exchange(int upstream, int client, Bytes request, std::span<std::byte> reply, Counters& counters)
+  // Into a buffer of one byte more than it should get.
+  Exchange(int upstream, int client, const Out::Call& call, std::span<std::byte> buffer,
+           Counters& counters)
       : upstream_(upstream),
         client_(client),
-        request_(request),
-        reply_(reply),
+        request_(call.request),
+        wanted_(call.reply_size),
+        buffer_(buffer),
         counters_(counters) {}
 
   // Until all is sent and received. `connected`: may be sent to at once.
@@ -88,22 +91,23 @@ class Upstreams::Exchange {
       if (writable && !request_.empty()) {
         if (const std::error_code error = send(); error) return error;
       }
-      if (request_.empty() && reply_.empty()) return {};
+      const bool whole = received_ >= wanted_;
+      if (request_.empty() && whole) return {};
       pollfd& upstream = polled_[0];
       upstream = {upstream_, 0, 0};
       if (!request_.empty()) upstream.events |= POLLOUT;
-      if (!reply_.empty()) upstream.events |= POLLIN;
+      if (!whole) upstream.events |= POLLIN;
       if (const std::error_code error = wait(deadline); error) return error;
       // An error is told by the call that meets it.
       const bool failed = (upstream.revents & (POLLERR | POLLHUP)) != 0;
       writable = failed || (upstream.revents & POLLOUT) != 0;
       const bool readable = (upstream.revents & POLLIN) != 0 || (failed && request_.empty());
-      if (readable && !reply_.empty()) {
+      if (readable && !whole) {
         if (const std::error_code error = receive(); error) return error;
       }
     }
   }
-  [[nodiscard]] bool answered() const { return answered_; }  // at least in part
+  [[nodiscard]] std::size_t received() const { return received_; }  // bytes
 
  private:
   std::error_code send() {
@@ -122,10 +126,10 @@ class Upstreams::Exchange {
 
   std::error_code receive() {
     counters_.add(Count::sys_recv);
-    const ssize_t n = ::recv(upstream_, reply_.data(), reply_.size(), MSG_DONTWAIT);
+    const std::span<std::byte> rest = buffer_.subspan(received_);
+    const ssize_t n = ::recv(upstream_, rest.data(), rest.size(), MSG_DONTWAIT);
     if (n > 0) {
-      answered_ = true;
-      reply_ = reply_.subspan(static_cast<std::size_t>(n));
+      received_ += static_cast<std::size_t>(n);
     } else if (n == 0) {
       return error_of(ECONNRESET);
     } else if (errno == EAGAIN) {
@@ -154,11 +158,12 @@ class Upstreams::Exchange {
 
   const int upstream_;
   const int client_;
-  Bytes request_;               // what is still to be sent
-  std::span<std::byte> reply_;  // what is still to be received
+  Bytes request_;  // what is still to be sent
+  const std::size_t wanted_;
+  const std::span<std::byte> buffer_;
+  std::size_t received_ = 0;
   Counters& counters_;
   std::array<pollfd, 2> polled_{};
-  bool answered_ = false;
 };
 
 Answer Upstreams::call(const PendingCall& pending, int client, Cancellation& cancellation,
@@ -167,15 +172,19 @@ Answer Upstreams::call(const PendingCall& pending, int client, Cancellation& can
   const Upstream& upstream = *call.upstream;
   Answer answer{call.id, canceled(), {}};
   if (cancellation.canceled()) return answer;
-  answer.bytes.resize(call.reply_size);
-  bool begun = false;  // a part of the reply came
+  answer.bytes.resize(call.reply_size + 1);  // to see if more comes
+  bool begun = false;                        // a part of the reply came
   const auto over = [&](Fd fd, bool connected) {
     if (!cancellation.begin(fd.get())) return canceled();
-    Exchange exchange(fd.get(), client, call.request, answer.bytes, counters);
+    Exchange exchange(fd.get(), client, call, answer.bytes, counters);
     std::error_code error = exchange.run(connected, pending.deadline);
-    begun = exchange.answered();
+    begun = exchange.received() > 0;
     if (!cancellation.end(fd.get()) && error) error = canceled();
-    error ? counters.add(Count::sys_close) : keep(upstream, std::move(fd), counters);
+    if (!error && exchange.received() == call.reply_size) {
+      keep(upstream, std::move(fd), counters);
+    } else {
+      counters.add(Count::sys_close);
+    }
     return error;
   };
   if (Fd kept = take(upstream, counters)) {
@@ -192,7 +201,7 @@ Answer Upstreams::call(const PendingCall& pending, int client, Cancellation& can
       answer.error = last_error();
     }
   }
-  if (answer.error) answer.bytes.clear();
+  answer.bytes.resize(answer.error ? 0 : call.reply_size);
   return answer;
 }
 
