@@ -8,6 +8,19 @@
 namespace echolab::test {
 namespace {
 
+// A socket tells of its reset once, so whoever asks again must not read on.
+Blob read_until_reset(Peer& peer) {
+  Blob all;
+  while (peer.state() == Peer::State::open) {
+    const Blob got = peer.read_some(1 << 20);
+    all.insert(all.end(), got.begin(), got.end());
+    if (got.empty() && peer.state() == Peer::State::open)
+      REQUIRE(peer.wait(true, false, kPatience));
+  }
+  CHECK(peer.state() == Peer::State::reset);
+  return all;
+}
+
 CONFORMANCE(abort_everywhere, "each callback may abort", Over::one_loop) {
   for (const std::string where :
        {"open", "bytes", "eof", "post", "deadline", "reply", "room", "drain"}) {
@@ -54,8 +67,7 @@ CONFORMANCE(abort_everywhere, "each callback may abort", Over::one_loop) {
       REQUIRE(world->eventually([&] { return opened.load(); }));
       backend.stop(kPatience);
     }
-    CHECK(peer->read_some(1).empty());
-    CHECK(peer->read_end() == Peer::State::reset);
+    CHECK(read_until_reset(*peer).empty());
     CHECK(world->eventually([&] { return aborted == 1; }));
     world->finish();
   }
@@ -100,7 +112,7 @@ CONFORMANCE(abort_frees, "abort lets go of megabytes for a client that never rea
   }
   CHECK(world->eventually([&] { return aborted == kPeers; }));
   CHECK(world->eventually([&] { return frame.use_count() == 1; }));
-  for (auto& peer : peers) CHECK(peer->read_end() == Peer::State::reset);
+  for (auto& peer : peers) CHECK(read_until_reset(*peer).size() < frame->size());
   // Slots and descriptors are there for others again.
   CHECK(world->connect()->read(100).size() == 100);
   world->finish();
@@ -123,7 +135,7 @@ CONFORMANCE(abort_under_load, "aborts in the midst of traffic harm nobody else",
     if (i % 3 == 1) peer->send_some(blob_of("xxxxxxxx"));
     peer->send(blob_of("a"));
     if (i % 3 == 2) peer->send_some(blob_of("more"));
-    CHECK(peer->read_end() == Peer::State::reset);
+    read_until_reset(*peer);
     if (i % 10 != 0) continue;
     const Blob request(300, std::byte{'w'});
     CHECK(difference(request, witness->exchange(request, request.size())) == "");
