@@ -134,16 +134,19 @@ class LibuvLoop {
   void apply(Connection& c, Event& e);
   void flush(Connection& c);
   void written(Connection& c, int status);
-  void arm_timer();
   void await_room(Connection& c);
   void give_room();
   void ask(Connection& c, Out::Call&& call);
   void answered(Calling& calling);
   void finish(Connection& c);
   void end(Connection& c, std::error_code error);
+  void overflow(Connection& c);
   void release(Connection& c);
   void check_stop();
-  void shut_server();
+  void shut_server() {
+    auto* server = reinterpret_cast<uv_handle_t*>(&server_);
+    if (uv_is_closing(server) == 0) uv_close(server, nullptr);
+  }
 
   const LibuvConfig config_;
   const Limits limits_;
@@ -356,10 +359,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     timers_.set(c.id.slot, *when);
     c.inbox.forget_deadlines();
   }
-  if (c.outbox.size() > limits_.outbox_limit) {
-    counters_.add(Count::overflows);
-    return end(c, std::make_error_code(std::errc::no_buffer_space));
-  }
+  if (c.outbox.size() > limits_.outbox_limit) return overflow(c);
   if (!c.paused && c.outbox.size() >= limits_.high_water) {
     c.paused = true;
     counters_.add(Count::pauses);
@@ -368,8 +368,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
   if (out.closing()) {
     c.closing = true;
     c.cancellation.cancel();
-  }
-  if (!c.closing) {
+  } else {
     for (Out::Call& call : out.calls()) ask(c, std::move(call));
   }
   flush(c);
@@ -431,10 +430,7 @@ void LibuvLoop::woken() {
     if (c == nullptr || c->ended || c->closing) return counters_.add(Count::posts_stale);
     add(*c, Event::Kind::post).post = post;
     c->inbox_bytes += post.frame ? post.frame->size() : 0;
-    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) {
-      counters_.add(Count::overflows);
-      end(*c, std::make_error_code(std::errc::no_buffer_space));
-    }
+    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) overflow(*c);
   });
   each([this](Connection* c, const Post&) {
     if (c != nullptr) dispatch(*c);
@@ -458,7 +454,10 @@ void LibuvLoop::timer_fired() {
   }
 }
 
-void LibuvLoop::arm_timer() {
+// One libuv timer stands for the earliest of all.
+void LibuvLoop::before_wait() {
+  clock_read_ = false;
+  check_stop();
   Time next = timers_.next();
   if (draining_) next = std::min(next, stop_.until());
   if (!roomy_.empty()) next = Time::min();
@@ -535,6 +534,11 @@ void LibuvLoop::end(Connection& c, std::error_code error) {
   uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), closed);
 }
 
+void LibuvLoop::overflow(Connection& c) {
+  counters_.add(Count::overflows);
+  end(c, std::make_error_code(std::errc::no_buffer_space));
+}
+
 // Frees an ended connection once neither libuv nor the pool holds anything of it.
 void LibuvLoop::release(Connection& c) {
   if (!c.closed || c.working || c.calls > 0) return;
@@ -565,18 +569,7 @@ void LibuvLoop::check_stop() {
   if (connections_.size() == 0) uv_stop(loop_.get());
 }
 
-void LibuvLoop::shut_server() {
-  auto* server = reinterpret_cast<uv_handle_t*>(&server_);
-  if (uv_is_closing(server) == 0) uv_close(server, nullptr);
-}
-
 // ---- run --------------------------------------------------------------------------------------
-
-void LibuvLoop::before_wait() {
-  clock_read_ = false;
-  check_stop();
-  arm_timer();
-}
 
 void LibuvLoop::after_wait() {
   counters_.add(Count::sys_wait);
