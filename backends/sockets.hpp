@@ -46,6 +46,9 @@ inline std::error_code last_error() {
 inline std::error_code error_of(int positive_errno) {
   return {positive_errno, std::system_category()};
 }
+inline std::error_code canceled() {
+  return std::make_error_code(std::errc::operation_canceled);
+}
 [[noreturn]] void throw_errno(int positive_errno, const std::string& what);
 
 // What bind(2) and connect(2) take.

@@ -80,6 +80,12 @@ class Counters {
     if (i >= kBatchBuckets) i = kBatchBuckets - 1;
     batches_[i].store(batches_[i].load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
+  // What another thread has counted and will not count on.
+  void add(const Counters& other) noexcept {
+    for (std::size_t i = 0; i < kCounts; ++i) {
+      if (const auto n = other.get(static_cast<Count>(i)); n > 0) add(static_cast<Count>(i), n);
+    }
+  }
   [[nodiscard]] std::uint64_t get(Count c) const noexcept {
     return values_[static_cast<std::size_t>(c)].load(std::memory_order_relaxed);
   }
