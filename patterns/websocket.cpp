@@ -14,6 +14,8 @@ constexpr std::uint8_t kRsv1 = 4;
 // Compressed, a message may be longer than it is: 5 bytes for each 16 KiB block at the worst. More
 // than limit / 1024 and this many bytes above the limit is refused before it is inflated.
 constexpr std::size_t kDeflateOverhead = 64;
+// How often it is looked whether the last bytes are taken: on_room comes earlier than that.
+constexpr Duration kLook = std::chrono::milliseconds(50);
 
 bool is_control(std::uint8_t opcode) {
   return opcode >= 8;
@@ -128,12 +130,13 @@ class WebSocketSession final : public Session, private WebSocket {
     if (state_ == State::open) write_close(code, reason);
     finish();
   }
-  // A peer that takes nothing would keep a closed connection forever, so one that has not taken all
+  // Out::close() waits for ever for a peer that takes nothing, so that one that has not taken all
   // gets a deadline first.
   void finish() {
     if (out_->queued() == 0) return end();
     state_ = State::finishing;
-    due_ = now_ + limits_.close;
+    finish_by_ = now_ + limits_.close;
+    due_ = std::min(now_ + kLook, finish_by_);
   }
   void end() {
     state_ = State::ended;
@@ -155,7 +158,10 @@ class WebSocketSession final : public Session, private WebSocket {
       handler_->on_deadline(*this);
     }
     if (due_ > now_ || state_ == State::ended) return;
-    state_ == State::open ? heartbeat() : end();
+    if (state_ == State::open) return heartbeat();
+    const bool taken = out_->queued() == 0;
+    if (state_ == State::closing || taken || now_ >= finish_by_) return end();
+    due_ = std::min(now_ + kLook, finish_by_);
   }
   void heartbeat() {
     if (pinged_) {
@@ -330,8 +336,9 @@ class WebSocketSession final : public Session, private WebSocket {
   ConnId id_;
   std::unique_ptr<WsHandler> handler_;  // while open
   std::unique_ptr<Incoming> incoming_;
-  Time heard_{};          // when bytes came last
-  Time due_ = kNever;     // our own deadline, by state: next ping, pong, Close
+  Time heard_{};       // when bytes came last
+  Time due_ = kNever;  // our own deadline, by state: next ping, pong, Close
+  Time finish_by_{};
   Time wanted_ = kNever;  // the handler's
   Time armed_ = kNever;   // what the backend will ring at
   Out* out_ = nullptr;    // of the current callback, as is now_

@@ -234,15 +234,15 @@ TEST_CASE("websocket: a close is answered by the same, a bad one by 1002 or 1007
   check_all(cases);
   WsLine line(echo());
   line.bytes(close_frame(3001, "why"));
-  CHECK(line.closed);
+  CHECK(line.driver.closed());
 }
 
 TEST_CASE("websocket: a stopping server says 1001 and waits a bounded time for the answer") {
   WsLine line(echo());
   line.bytes(encode({1, "half", false}));
-  line.drain();
+  line.driver.drain();
   CHECK(line.heard() == Lines{"close:1001"});
-  line.drain();
+  line.driver.drain();
   CHECK(line.heard().empty());
   SECTION("the peer answers") {
     // What was under way is read, and not answered any more.
@@ -256,47 +256,58 @@ TEST_CASE("websocket: a stopping server says 1001 and waits a bounded time for t
     CHECK(line.heard() == Lines{"closed"});
   }
   SECTION("the peer ends the connection") {
-    line.eof();
+    line.driver.eof();
     CHECK(line.heard() == Lines{"closed"});
   }
   SECTION("the peer says nothing") {
-    line.pass(kLimits.close - 1ms);
+    line.driver.pass(kLimits.close - 1ms);
     CHECK(line.heard().empty());
-    line.pass(1ms);
+    line.driver.pass(1ms);
     CHECK(line.heard() == Lines{"closed"});
   }
   SECTION("the peer sends for ever and never answers") {
     for (int i = 0; i < 5; ++i) {
       line.bytes(text_frame("more"));
-      line.pass(kLimits.close / 5);
+      line.driver.pass(kLimits.close / 5);
     }
     CHECK(line.heard() == Lines{"closed"});
   }
-  SECTION("the peer takes nothing") {
-    line.queued = 1000;
-    line.pass(kLimits.close);
-    CHECK(line.heard() == Lines{"aborted"});
-  }
+}
+
+TEST_CASE("websocket: a stopping server cuts off who takes nothing") {
+  WsLine line(echo());
+  line.driver.stop_reading();
+  line.driver.drain();
+  CHECK(line.heard() == Lines{"close:1001"});
+  line.driver.pass(kLimits.close - 1ms);
+  CHECK(line.heard().empty());
+  line.driver.pass(1ms);
+  CHECK(line.heard() == Lines{"aborted"});
 }
 
 TEST_CASE("websocket: who takes nothing does not keep a connection that is over") {
   WsLine line(echo());
-  line.queued = 1000;
+  line.driver.stop_reading();
+  line.bytes(text_frame("not taken"));
+  CHECK(line.heard() == Lines{"text:not taken"});
   const auto what = GENERATE(0, 1, 2);
   if (what == 0) line.bytes(close_frame(1000));
   if (what == 1) line.bytes(encode({3, ""}));
-  if (what == 2) line.eof();
+  if (what == 2) line.driver.eof();
   const Lines said = line.heard();
   CHECK(said == (what == 0 ? Lines{"close:1000"} : what == 1 ? Lines{"close:1002"} : Lines{}));
   line.bytes(text_frame("ignored"));
   CHECK(line.heard().empty());
   SECTION("it never does") {
-    line.pass(kLimits.close);
+    line.driver.pass(kLimits.close - 1ms);
+    CHECK(line.heard().empty());
+    line.driver.pass(1ms);
     CHECK(line.heard() == Lines{"aborted"});
   }
   SECTION("it does") {
-    line.queued = 0;
-    line.pass(kLimits.close);
+    line.driver.pass(1s);
+    line.driver.take(1'000'000);
+    line.driver.pass(100ms);
     CHECK(line.heard() == Lines{"closed"});
   }
 }
@@ -305,53 +316,53 @@ TEST_CASE("websocket: an end without a close ends the connection") {
   WsLine line(echo());
   const bool half = GENERATE(false, true);
   if (half) line.bytes(std::string_view(text_frame("abc")).substr(0, 7));
-  line.eof();
+  line.driver.eof();
   CHECK(line.heard() == Lines{"closed"});
 }
 
 TEST_CASE("websocket: silence is answered by a ping, and a missing pong by 1011") {
   WsLine line(echo());
-  line.pass(kLimits.heartbeat - 1ms);
+  line.driver.pass(kLimits.heartbeat - 1ms);
   CHECK(line.heard().empty());
-  CHECK(line.wakeups == 0);
-  line.pass(1ms);
+  CHECK(line.driver.deadlines() == 0);
+  line.driver.pass(1ms);
   CHECK(line.heard() == Lines{"ping:1"});
   SECTION("a pong, and again") {
-    line.pass(1s);
+    line.driver.pass(1s);
     line.bytes(encode({10, "1"}));
-    line.pass(kLimits.heartbeat - 1ms);
+    line.driver.pass(kLimits.heartbeat - 1ms);
     CHECK(line.heard().empty());
-    line.pass(1ms);
+    line.driver.pass(1ms);
     CHECK(line.heard() == Lines{"ping:2"});
   }
   SECTION("no pong") {
-    line.pass(kLimits.pong - 1ms);
+    line.driver.pass(kLimits.pong - 1ms);
     CHECK(line.heard().empty());
-    line.pass(1ms);
+    line.driver.pass(1ms);
     CHECK(line.heard() == Lines{"close:1011"});
-    line.pass(kLimits.close);
+    line.driver.pass(kLimits.close);
     CHECK(line.heard() == Lines{"closed"});
   }
   SECTION("another pong, or messages, are none") {
     line.bytes(encode({10, "0"}) + encode({10, ""}) + text_frame("a"));
-    line.pass(kLimits.pong);
+    line.driver.pass(kLimits.pong);
     CHECK(line.heard() == Lines{"text:a", "close:1011"});
   }
   SECTION("a client in the midst of a frame may finish it first") {
     const std::string frame = text_frame("a long one");
     line.bytes(std::string_view(frame).substr(0, 8));
-    line.pass(kLimits.pong - 1s);
+    line.driver.pass(kLimits.pong - 1s);
     line.bytes(std::string_view(frame).substr(8, 1));
-    line.pass(kLimits.pong - 1s);
+    line.driver.pass(kLimits.pong - 1s);
     CHECK(line.heard().empty());
     line.bytes(frame.substr(9) + encode({10, "1"}));
     CHECK(line.heard() == Lines{"text:a long one"});
-    line.pass(kLimits.pong);
+    line.driver.pass(kLimits.pong);
     CHECK(line.heard().empty());
   }
   SECTION("but must go on with it") {
     line.bytes(std::string_view(text_frame("a long one")).substr(0, 8));
-    line.pass(kLimits.pong);
+    line.driver.pass(kLimits.pong);
     CHECK(line.heard() == Lines{"close:1011"});
   }
 }
@@ -359,12 +370,12 @@ TEST_CASE("websocket: silence is answered by a ping, and a missing pong by 1011"
 TEST_CASE("websocket: traffic moves the heartbeat and costs no wake-ups") {
   WsLine line(echo());
   for (int i = 0; i < 100; ++i) {
-    line.pass(1s);
+    line.driver.pass(1s);
     line.bytes(encode({2, ""}));
   }
   CHECK(line.heard() == Lines(100, "binary:"));
-  CHECK(line.wakeups <= 4);  // one for each heartbeat's length
-  line.pass(kLimits.heartbeat);
+  CHECK(line.driver.deadlines() <= 4);  // one for each heartbeat's length
+  line.driver.pass(kLimits.heartbeat);
   CHECK(line.heard() == Lines{"ping:1"});
 }
 
@@ -378,12 +389,12 @@ TEST_CASE("websocket: a handler's deadline is its own") {
     }
   };
   WsLine line(make_websocket(kLimits, false, std::make_unique<Timed>()));
-  line.pass(28s);
+  line.driver.pass(28s);
   CHECK(line.heard() == Lines(4, "text:tick"));
-  line.pass(2s);
+  line.driver.pass(2s);
   CHECK(line.heard() == Lines{"ping:1"});
   line.bytes(encode({10, "1"}) + text_frame("stop"));
-  line.pass(29s);
+  line.driver.pass(29s);
   CHECK(line.heard().empty());
 }
 
@@ -405,8 +416,7 @@ TEST_CASE("websocket: a handler is gone as soon as the connection is closing") {
   line.bytes(text_frame(reason) + text_frame("b"));
   CHECK(alive == 0);
   CHECK(line.heard() == Lines{"close:1008"});
-  line.post({});
-  line.room();
+  line.driver.post({});
   line.bytes(close_frame(1008));
   CHECK(line.heard() == Lines{"closed"});
 }
@@ -506,7 +516,7 @@ TEST_CASE("websocket deflate: what inflates to more than the limit is answered b
   std::string nothing;
   for (int i = 0; i < 1000; ++i) nothing.append(std::string_view("\0\0\0\xff\xff", 5));
   line.bytes(encode({2, nothing, false, 4}));
-  for (std::size_t i = 0; i < limit / nothing.size() + 1 && !line.over(); ++i) {
+  for (std::size_t i = 0; i < limit / nothing.size() + 1 && !line.driver.closed(); ++i) {
     line.bytes(encode({0, nothing, false}));
   }
   CHECK(line.heard() == too_big);
