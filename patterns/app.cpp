@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <utility>
 
 #include "patterns/sqlite_store.hpp"
@@ -70,6 +72,13 @@ std::unique_ptr<SessionStore> make_sessions(const AppOptions& options, const Ran
   return make_memory_sessions(limits, random);
 }
 
+// New with each start, so that an id from before a restart is known for what it is.
+std::uint32_t epoch(const RandomSource& random) {
+  std::array<std::byte, sizeof(std::uint32_t)> bytes{};
+  random(bytes);
+  return std::bit_cast<std::uint32_t>(bytes);
+}
+
 }  // namespace
 
 App::App(const AppOptions& options, Poster& poster, const WallClock& clock, RandomSource random,
@@ -79,12 +88,22 @@ App::App(const AppOptions& options, Poster& poster, const WallClock& clock, Rand
       jobs_(poster, tickets_, random, options.limits.jobs),
       sessions_(make_sessions(options, random, clock, poster, tickets_)),
       gateway_(options.upstream, random, options.limits.gateway),
+      hub_(poster, options.limits.hub, epoch(random)),
+      topics_(hub_, options.limits.topics),
+      push_{hub_,
+            topics_.consumers(),
+            options.origins,
+            options.limits.websocket,
+            options.limits.push,
+            options.limits.topics.consumer},
       http_{router_, options.limits.http, clock} {
   add_plain_routes();
   add_work_routes(router_, options.limits.work);
   gateway_.add_routes(router_);
   jobs_.add_routes(router_);
   add_session_routes(router_, *sessions_);
+  topics_.add_routes(router_);
+  add_push_routes(router_, push_);
 }
 
 std::unique_ptr<Session> App::accept() {
@@ -140,6 +159,8 @@ Response App::metrics() const {
           "Connections refused with 503: too many.", turned_away_.load(std::memory_order_relaxed));
   jobs_.add_metrics(out);
   sessions_->add_metrics(out);
+  topics_.metrics(out);
+  add_push_metrics(out, push_);
   backend_(out);
   Response response;
   response.fields.push_back({"Content-Type", "text/plain; version=0.0.4; charset=utf-8"});

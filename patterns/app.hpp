@@ -12,11 +12,13 @@
 #include "patterns/hub.hpp"
 #include "patterns/jobs.hpp"
 #include "patterns/metrics.hpp"
+#include "patterns/push.hpp"
 #include "patterns/random.hpp"
 #include "patterns/router.hpp"
 #include "patterns/sessions.hpp"
 #include "patterns/tickets.hpp"
 #include "patterns/token.hpp"
+#include "patterns/topics.hpp"
 #include "patterns/work.hpp"
 
 namespace echolab::patterns {
@@ -25,6 +27,9 @@ struct AppLimits {
   std::size_t connections = 20'000;  // at the same time; more: 503 and the end
   HttpLimits http;
   HubLimits hub;
+  TopicLimits topics;
+  WsLimits websocket;
+  PushLimits push;
   JobLimits jobs;
   SessionLimits sessions;
   GatewayLimits gateway;
@@ -36,8 +41,9 @@ struct AppOptions {
   AppLimits limits;
   std::optional<Upstream> upstream;
   Sessions sessions = Sessions::memory;
-  TokenKey token_key{};    // for token
-  std::string session_db;  // for sqlite: its file
+  TokenKey token_key{};              // for token
+  std::string session_db;            // for sqlite: its file
+  std::vector<std::string> origins;  // that may open a WebSocket, beside this server's own
 };
 
 class App final : public Service {
@@ -63,6 +69,9 @@ class App final : public Service {
   Jobs jobs_;
   std::unique_ptr<SessionStore> sessions_;
   Gateway gateway_;
+  Hub hub_;
+  Topics topics_;
+  PushContext push_;
   Router router_;
   HttpContext http_;
 };

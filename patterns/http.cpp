@@ -131,7 +131,7 @@ class HttpSession::Turn final : public Answer {
   void piece(std::string_view piece) override {
     if (!s_.streaming_ || piece.empty()) return;
     if (s_.chunked_) {
-      out_.share(as_chunk(piece));
+      write_chunk(out_, piece);
     } else {
       write_text(out_, piece);
     }
@@ -403,7 +403,12 @@ void HttpSession::on_deadline(Out& out, Time now) {
         refuse(out, {408, "the request did not come in time"}, head_only, now);
       }
     } else if (idle_by_ <= now) {
-      end();
+      // Who still takes the last answer is not idle; whether he does is watched.
+      if (out.queued() == 0) {
+        end();
+      } else {
+        idle_by_ = now + limits().idle;
+      }
     }
   }
   settle(out, now);

@@ -33,7 +33,9 @@ struct HttpLimits {
 struct WallClock {
   std::chrono::system_clock::time_point wall;
   Time steady;
+  bool frozen = false;  // always `wall`: for byte-identical answers
   [[nodiscard]] std::chrono::system_clock::time_point at(Time t) const {
+    if (frozen) return wall;
     return wall + std::chrono::duration_cast<std::chrono::system_clock::duration>(t - steady);
   }
 };

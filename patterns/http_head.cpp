@@ -20,9 +20,9 @@ std::string_view date_line(std::chrono::system_clock::time_point now) {
   return line;
 }
 
-void write_number(Out& out, std::size_t number) {
+void write_number(Out& out, std::size_t number, int base = 10) {
   char digits[20];  // of 2^64
-  const auto end = std::to_chars(std::begin(digits), std::end(digits), number).ptr;
+  const auto end = std::to_chars(std::begin(digits), std::end(digits), number, base).ptr;
   write_text(out, {digits, static_cast<std::size_t>(end - digits)});
 }
 
@@ -54,6 +54,13 @@ void write_field(Out& out, std::string_view name, std::string_view value) {
 
 void write_text(Out& out, std::string_view text) {
   out.write(std::as_bytes(std::span(text)));
+}
+
+void write_chunk(Out& out, std::string_view piece) {
+  write_number(out, piece.size(), 16);
+  write_text(out, "\r\n");
+  write_text(out, piece);
+  write_text(out, "\r\n");
 }
 
 bool has_body(unsigned status) {

@@ -17,6 +17,7 @@ struct HeadFacts {
   std::string_view connection = {};  // the value of Connection; empty: none
 };
 void write_text(Out& out, std::string_view text);
+void write_chunk(Out& out, std::string_view piece);  // RFC 9112, 7.1; not for an empty one
 void write_head(Out& out, const Response& head, const HeadFacts& facts);
 // 101 (RFC 9110, 15.2.2). The handler names the protocol by Upgrade.
 void write_upgrade_head(Out& out, const Response& head);

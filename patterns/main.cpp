@@ -119,6 +119,41 @@ class PatternServer final : public Program {
     add_time_option(app, "--idle-timeout", http.idle, "between requests");
     add_time_option(app, "--write-timeout", http.write, "for a client that takes nothing");
 
+    HubLimits& hub = limits.hub;
+    count(app, "--max-topics", hub.topics, "topics; more: 429");
+    count(app, "--max-subscriptions", hub.subscriptions, "of all clients; more: 429");
+    add_size_option(app, "--max-message", hub.message, "published to a topic; more: 413");
+    count(app, "--ring-messages", hub.ring_messages, "history of a topic");
+    add_size_option(app, "--ring-bytes", hub.ring_bytes, "history of a topic");
+    add_size_option(app, "--history-bytes", hub.history_bytes, "history of all topics");
+
+    TopicLimits& topics = limits.topics;
+    count(app, "--max-topic-waiters", topics.waiters, "parked long polls, publishers; more: 503");
+    count(app, "--max-streams", topics.streams, "event streams; more: 503");
+    add_time_option(app, "--poll-wait", topics.wait, "of a long poll that does not say");
+    add_time_option(app, "--max-poll-wait", topics.longest_wait, "of a long poll; more is cut");
+    add_size_option(app, "--max-poll-answer", topics.answer_bytes, "of a long poll");
+    count(app, "--max-listed", topics.listed, "topics in GET /topics");
+    add_time_option(app, "--sse-retry", topics.retry, "what an event stream's client is told");
+    add_time_option(app, "--sse-heartbeat", topics.heartbeat, "of a silent event stream");
+    count(app, "--slow-messages", topics.consumer.messages, "that a slow subscriber may owe");
+    add_size_option(app, "--slow-bytes", topics.consumer.bytes, "that a slow subscriber may owe");
+    add_time_option(app, "--slow-deadline", topics.consumer.deadline, "of a stuck subscriber");
+
+    WsLimits& websocket = limits.websocket;
+    app.add_option("--allow-origin", options_.origins,
+                   "whose pages may open a WebSocket; * for all; may be repeated")
+        ->type_name("ORIGIN")
+        ->default_str("this host's");
+    count(app, "--max-websockets", limits.push.connections, "open at once; more: 503");
+    add_size_option(app, "--max-ws-message", websocket.message, "inflated; more: close 1009");
+    add_time_option(app, "--ws-heartbeat", websocket.heartbeat, "of a silent WebSocket");
+    add_time_option(app, "--ws-pong", websocket.pong, "for the answer to a ping");
+    add_time_option(app, "--ws-close", websocket.close, "for the peer's Close");
+    count(app, "--max-ws-subscriptions", limits.push.subscriptions, "of one WebSocket");
+    count(app, "--max-ws-waiting", limits.push.waiting, "held-up publications of one WebSocket");
+    add_size_option(app, "--max-ws-waiting-bytes", limits.push.waiting_bytes, "of those");
+
     JobLimits& jobs = limits.jobs;
     count(app, "--max-jobs", jobs.jobs, "jobs running or kept; more: 429");
     count(app, "--max-job-waiters", jobs.waiters, "requests parked on jobs; more: 503");

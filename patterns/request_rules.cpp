@@ -126,7 +126,7 @@ Refusal HeadRules::request_line(std::string_view line) {
       version[6] != '.' || !is_digit(version[7])) {
     return bad("malformed request line");
   }
-  if (version[5] != '1') return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
+  if (version[5] != '1') return {505, "only version 1 of HTTP is spoken here"};
   http_1_0_ = version[7] == '0';
   minor_version_at_ = line.size() - 1;
   return check_target(method, target);
