@@ -391,7 +391,7 @@ CONFORMANCE(call_drain, "a session may stay for its answer while the server drai
     h.drain = [](Out&, Time) {};
     return h;
   }));
-  Peers peers = world->connect_many(5);
+  Peers peers = world->connect_many(4);
   for (auto& peer : peers) peer->send(pattern(1, 1));
   REQUIRE(world->eventually([&] { return upstream.open() == peers.size(); }));
   world->backend().stop(kPatience);
