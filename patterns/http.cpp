@@ -125,6 +125,9 @@ class HttpSession final : public Session {
   std::uint64_t taken_ = 0;    // of these, by the kernel when write_by_ was set
 };
 
+// All that an idle connection costs: kept small, for there may be tens of thousands of them.
+static_assert(sizeof(HttpSession) <= 256);
+
 // ---- the handler's side -----------------------------------------------------------------------
 
 class HttpSession::Turn final : public Answer {
@@ -292,7 +295,7 @@ std::span<char> HttpSession::serve(Out& out, std::span<char> bytes, Time now) {
       refuse(out, parser.refusal(), parser.rules().is_head(), now);
     } else if (parser.state() == RequestParser::State::complete) {
       handle(out, now);
-      if (out.queued() + out.total() > kAnswersAhead && !ending_) {
+      if (handles() && out.queued() + out.total() > kAnswersAhead) {
         full_ = true;
         out.await_room();
       }
