@@ -10,7 +10,7 @@ namespace echolab {
 void SocketTimeout::set(const Fd& fd, Time deadline, Fit fit, Counters& counters) {
   Duration wanted{};
   if (deadline != kNever) {
-    const Duration left = deadline - std::chrono::steady_clock::now();
+    const Duration left = deadline - now();
     wanted = std::max<Duration>(std::chrono::ceil<std::chrono::milliseconds>(left),
                                 std::chrono::milliseconds(1));
   }
@@ -26,18 +26,18 @@ void SocketTimeout::set(const Fd& fd, Time deadline, Fit fit, Counters& counters
 }
 
 std::error_code send_some(const Fd& fd, const iovec* entries, std::size_t used, std::size_t& sent,
-                          Counters& counters) {
+                          Counters& counters, int flags) {
   std::size_t wanted = 0;
   for (std::size_t i = 0; i < used; ++i) wanted += entries[i].iov_len;
   counters.add(Count::sys_send);
   ssize_t n = 0;
   if (used == 1) {
-    n = ::send(fd.get(), entries->iov_base, wanted, MSG_NOSIGNAL);
+    n = ::send(fd.get(), entries->iov_base, wanted, flags | MSG_NOSIGNAL);
   } else {
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(entries);
     message.msg_iovlen = used;
-    n = ::sendmsg(fd.get(), &message, MSG_NOSIGNAL);
+    n = ::sendmsg(fd.get(), &message, flags | MSG_NOSIGNAL);
   }
   sent = static_cast<std::size_t>(std::max<ssize_t>(n, 0));
   counters.add(Count::bytes_out, sent);
@@ -57,11 +57,36 @@ std::error_code pending_error(const Fd& fd) {
   return error_of(error != 0 ? error : ECONNRESET);
 }
 
+void reset_on_close(const Fd& fd, Counters& counters) {
+  const linger at_once{1, 0};
+  counters.add(Count::sys_sockopt);
+  setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+void block_interrupts(sigset_t& before) {
+  sigset_t interrupt;
+  sigemptyset(&interrupt);
+  sigaddset(&interrupt, kInterrupt);
+  pthread_sigmask(SIG_BLOCK, &interrupt, &before);
+}
+
+bool await_writable(const Fd& fd, Time deadline, const sigset_t& before, Counters& counters) {
+  timespec timeout{};
+  if (deadline != kNever) {
+    const auto left = std::max(deadline - now(), Duration::zero());
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+    timeout = {seconds.count(), std::chrono::nanoseconds(left - seconds).count()};
+  }
+  pollfd writable{fd.get(), POLLOUT, 0};
+  counters.add(Count::sys_wait);
+  return ::ppoll(&writable, 1, deadline == kNever ? nullptr : &timeout, &before) > 0;
+}
+
 bool await_hangup(const Fd& fd, Time deadline, Counters& counters) {
   constexpr std::int64_t kLongest = 60'000;  // ms; then the caller looks again
   std::int64_t timeout = kLongest;
   if (deadline != kNever) {
-    const Duration left = deadline - std::chrono::steady_clock::now();
+    const Duration left = deadline - now();
     timeout = std::clamp<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(left).count(),
                                        0, kLongest);
   }

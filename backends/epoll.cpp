@@ -25,10 +25,12 @@
 #include <algorithm>
 
 #include "backends/connections.hpp"
+#include "backends/epoll_calls.hpp"
 #include "backends/loops.hpp"
 #include "backends/mailbox.hpp"
 #include "backends/models.hpp"
 #include "backends/outbox.hpp"
+#include "backends/rooms.hpp"
 #include "backends/timers.hpp"
 
 namespace echolab {
@@ -39,6 +41,7 @@ constexpr int kEventsPerWait = 512;  // larger batches gain nothing and delay th
 constexpr int kReadsPerTurn = 16;    // 1 MiB from one connection, then the others' turn
 constexpr int kAcceptsPerTurn = 64;  // connections taken between two looks at the others
 constexpr std::size_t kGather = 64;  // iovec entries per sendmsg
+// Beyond the slots of upstream connections, which are beyond those of connections.
 constexpr std::uint32_t kListenerSlot = UINT32_MAX;
 constexpr std::uint32_t kWakeSlot = UINT32_MAX - 1;
 
@@ -66,25 +69,32 @@ class EpollLoop {
     Fd fd;
     std::unique_ptr<Session> session;
     Outbox outbox;
+    unsigned calls = 0;          // unanswered
     std::uint32_t interest = 0;  // events registered with epoll
     bool peer_done = false;      // the kernel reported FIN or an error: a short read proves nothing
     bool eof = false;            // recv has returned 0
     bool paused = false;         // not reading: too much is waiting to be sent
     bool queued = false;         // on the again_ list
+    bool awaits_room = false;    // on_room is to come
+    bool room_queued = false;    // on the room_ list
     bool closing = false;        // the session has closed; input is discarded
     bool lingering = false;      // our FIN is sent, the peer's is awaited
     bool ended = false;          // on_close has been called
   };
 
+  Session& enter(Connection& c);
   void accept_all();
   void receive(Connection& c);
   void apply(Connection& c);
   void send_direct(Connection& c);
   void flush(Connection& c);
   void update_interest(Connection& c);
+  void deliver_room();
   void deliver_posts();
   void fire_deadlines();
+  void deliver_replies();
   void finish(Connection& c);
+  void abort(Connection& c);
   void end(Connection& c, std::error_code error);
   void drain();
   void again(Connection& c);
@@ -104,11 +114,14 @@ class EpollLoop {
   Counters counters_;
   Service* service_ = nullptr;
   Time now_{};
+  EpollCalls calls_;
+  Rooms<Connection> rooms_;
   bool draining_ = false;
   Out out_;  // the effects of the callback being served
   std::vector<std::byte> buffer_ = std::vector<std::byte>(kReceiveBuffer);
   std::vector<ConnId> again_;         // may have more to read
   std::vector<std::uint32_t> ended_;  // slots to free when the batch is done
+  std::vector<ConnId> turn_;          // again_ while it is worked off
   std::vector<Mailbox::Item> items_;
 };
 
@@ -125,7 +138,9 @@ EpollLoop::EpollLoop(Listener listener, std::uint16_t shard, const Options& opti
       shard_(shard),
       listener_(std::move(listener)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      calls_(epoll_.get(), counters_, now_),
+      rooms_(limits_.low_water) {
   if (!epoll_) throw_errno(errno, "cannot create an epoll instance");
   if (!wake_) throw_errno(errno, "cannot create an eventfd");
   epoll_event listening{EPOLLIN, {.u64 = tag(kListenerSlot, 0)}};
@@ -135,6 +150,12 @@ EpollLoop::EpollLoop(Listener listener, std::uint16_t shard, const Options& opti
       epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &waking) < 0) {
     throw_errno(errno, "cannot register with epoll");
   }
+}
+
+// The session, for one callback, which may ask what is queued.
+Session& EpollLoop::enter(Connection& c) {
+  out_.set_queued(c.outbox.size());
+  return *c.session;
 }
 
 // ---- accept -----------------------------------------------------------------------------------
@@ -163,7 +184,7 @@ void EpollLoop::accept_all() {
       end(c, last_error());
       continue;
     }
-    c.session->on_open(out_, c.id, now_);
+    enter(c).on_open(out_, c.id, now_);
     apply(c);
   }
 }
@@ -187,14 +208,14 @@ void EpollLoop::receive(Connection& c) {
     if (n == 0) {
       c.eof = true;
       if (c.closing) return c.lingering ? end(c, {}) : void();
-      c.session->on_eof(out_, now_);
+      enter(c).on_eof(out_, now_);
       return apply(c);
     }
     if (!c.closing) {
       const auto size = static_cast<std::size_t>(n);
       counters_.add(Count::inputs);
       counters_.add(Count::bytes_in, size);
-      c.session->on_bytes(out_, Input(buffer_.data(), size), now_);
+      enter(c).on_bytes(out_, Input(buffer_.data(), size), now_);
       apply(c);
     }
     if (static_cast<std::size_t>(n) < buffer_.size() && !c.peer_done) return;
@@ -213,6 +234,7 @@ void EpollLoop::again(Connection& c) {
 
 // Carries out what one callback asked for, and leaves out_ clean for the next.
 void EpollLoop::apply(Connection& c) {
+  if (out_.aborting()) return abort(c);
   if (out_.total() > 0) {
     if (c.outbox.empty()) {
       send_direct(c);
@@ -232,7 +254,14 @@ void EpollLoop::apply(Connection& c) {
   }
   if (out_.closing() && !c.ended) {
     c.closing = true;
+    if (c.calls > 0) calls_.cancel(c.id);
     if (c.outbox.empty()) finish(c);
+  } else if (!c.ended) {
+    if (!out_.calls().empty()) c.calls += calls_.start(c.id, out_.calls());
+    if (out_.awaits_room()) {
+      c.awaits_room = true;
+      rooms_.check(c);
+    }
   }
   out_.clear();
   if (!c.ended) update_interest(c);
@@ -293,6 +322,7 @@ void EpollLoop::flush(Connection& c) {
     c.paused = false;
     again(c);
   }
+  if (c.awaits_room) rooms_.check(c);
   if (c.outbox.empty() && c.closing && !c.lingering) finish(c);
 }
 
@@ -307,6 +337,13 @@ void EpollLoop::update_interest(Connection& c) {
   epoll_event event{wanted, {.u64 = tag(c.id.slot, c.id.generation)}};
   counters_.add(Count::sys_epoll_ctl);
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, c.fd.get(), &event) < 0) end(c, last_error());
+}
+
+void EpollLoop::deliver_room() {
+  rooms_.deliver(connections_, [this](Connection& c) {
+    enter(c).on_room(out_, now_);
+    apply(c);
+  });
 }
 
 // ---- post -------------------------------------------------------------------------------------
@@ -325,7 +362,7 @@ void EpollLoop::deliver_posts() {
         continue;
       }
       counters_.add(Count::posts);
-      c->session->on_post(out_, item.post, now_);
+      enter(*c).on_post(out_, item.post, now_);
       apply(*c);
     }
   }
@@ -341,20 +378,29 @@ void EpollLoop::fire_deadlines() {
       end(c, {});
     } else if (!c.closing) {
       counters_.add(Count::deadlines);
-      c.session->on_deadline(out_, now_);
+      enter(c).on_deadline(out_, now_);
       apply(c);
     }
   }
 }
 
 int EpollLoop::timeout_ms() const {
-  if (!again_.empty()) return 0;
-  Time next = timers_.next();
+  if (!again_.empty() || !rooms_.empty()) return 0;
+  Time next = std::min(timers_.next(), calls_.next());
   if (draining_) next = std::min(next, stop_.until());
   if (next == kNever) return -1;
   // Rounded up: waking early would only mean waiting again.
   const auto ms = std::chrono::ceil<std::chrono::milliseconds>(next - now_).count();
   return static_cast<int>(std::clamp<std::int64_t>(ms, 0, 60'000));
+}
+
+// ---- call -------------------------------------------------------------------------------------
+
+void EpollLoop::deliver_replies() {
+  calls_.deliver(connections_, [this](Connection& c, const Reply& reply) {
+    enter(c).on_reply(out_, reply, now_);
+    apply(c);
+  });
 }
 
 // ---- close ------------------------------------------------------------------------------------
@@ -371,9 +417,19 @@ void EpollLoop::finish(Connection& c) {
   again(c);
 }
 
+// With SO_LINGER at zero, close sends RST and drops what the kernel still has to send (socket(7)).
+void EpollLoop::abort(Connection& c) {
+  out_.clear();
+  const linger none{1, 0};
+  counters_.add(Count::sys_sockopt);
+  setsockopt(c.fd.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+  end(c, std::make_error_code(std::errc::connection_aborted));
+}
+
 void EpollLoop::end(Connection& c, std::error_code error) {
   if (c.ended) return;
   c.ended = true;
+  if (c.calls > 0) calls_.cancel(c.id);
   timers_.set(c.id.slot, kNever);
   counters_.add(Count::sys_close);
   c.fd.reset();
@@ -395,7 +451,7 @@ void EpollLoop::drain() {
   listener_ = Listener();
   connections_.each([this](Connection& c) {
     if (c.ended || c.closing) return;
-    c.session->on_drain(out_, now_);
+    enter(c).on_drain(out_, now_);
     apply(c);
   });
 }
@@ -404,8 +460,10 @@ void EpollLoop::drain() {
 
 void EpollLoop::handle(const epoll_event& event) {
   const auto slot = static_cast<std::uint32_t>(event.data.u64);
-  if (slot == kListenerSlot) return accept_all();
-  if (slot == kWakeSlot) return;
+  if (slot >= EpollCalls::kFirstSlot) {
+    if (slot == kListenerSlot) return accept_all();
+    return slot == kWakeSlot ? void() : calls_.handle(event);
+  }
   Connection* c = connections_.find(slot, static_cast<std::uint32_t>(event.data.u64 >> 32));
   if (c == nullptr || c->ended) return;
   if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) c->peer_done = true;
@@ -423,7 +481,6 @@ void EpollLoop::handle(const epoll_event& event) {
 void EpollLoop::run(Service& service) {
   service_ = &service;
   std::array<epoll_event, kEventsPerWait> events;
-  std::vector<ConnId> turn;
   now_ = std::chrono::steady_clock::now();
   for (;;) {
     for (const std::uint32_t slot : ended_) connections_.remove(slot);
@@ -444,18 +501,21 @@ void EpollLoop::run(Service& service) {
     if (n < 0 && errno != EINTR) throw_errno(errno, "epoll_wait failed");
     counters_.batch(static_cast<std::size_t>(std::max(n, 0)));
     for (int i = 0; i < n; ++i) handle(events[static_cast<std::size_t>(i)]);
-    turn.swap(again_);
-    for (const ConnId& id : turn) {
+    turn_.swap(again_);
+    for (const ConnId& id : turn_) {
       Connection* c = connections_.find(id.slot, id.generation);
       if (c == nullptr || c->ended) continue;
       c->queued = false;
       receive(*c);
       if (!c->ended) update_interest(*c);
     }
-    turn.clear();
+    turn_.clear();
     deliver_posts();
     fire_deadlines();
+    deliver_replies();
+    deliver_room();
   }
+  calls_.shut();
 }
 
 }  // namespace

@@ -13,14 +13,14 @@
 // cost: epoll_wait 2, read 2, write 2
 //             Half of them are the eventfd of the way back. The pool's futex calls come on top:
 //             one to wake the worker, one for it to sleep, more when they collide.
+// Calls       A pool thread blocks until the upstream has answered, the loop goes on: as many calls
+//             wait at a time as the pool has threads.
 // Bad at      Short handlers: the hop costs more than most of them do. The pool is small (four
 //             threads unless UV_THREADPOOL_SIZE says otherwise) and shared with file I/O and DNS.
 //
 // libuv:inline calls the session on the loop; the difference is the price of the hop.
 // libuv does not watch a socket that it neither reads nor writes: a reset is then noticed by the
 // next write only.
-
-#include <uv.h>
 
 #include <algorithm>
 #include <array>
@@ -34,12 +34,13 @@
 #include "backends/models.hpp"
 #include "backends/outbox.hpp"
 #include "backends/timers.hpp"
+#include "backends/upstreams.hpp"
+#include "backends/uv_loop.hpp"
 
 namespace echolab {
 namespace {
 
 constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, per connection
-constexpr std::size_t kGather = 64;      // buffers per write
 constexpr int kBacklog = 4096;           // connections that may wait to be accepted
 
 struct LibuvConfig {
@@ -52,7 +53,7 @@ class LibuvLoop {
 
   LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
             const LibuvConfig& config);
-  ~LibuvLoop();
+  ~LibuvLoop() { shut_server(); }
   LibuvLoop(const LibuvLoop&) = delete;
   LibuvLoop& operator=(const LibuvLoop&) = delete;
   void run(Service& service);
@@ -63,38 +64,65 @@ class LibuvLoop {
 
  private:
   // ---- Connection -----------------------------------------------------------------------------
+  // What each request touches comes first and lies together.
   struct Connection {
     ConnId id;
-    LibuvLoop* loop = nullptr;
-    uv_tcp_t tcp{};
-    uv_work_t work{};
-    uv_write_t write{};
-    uv_shutdown_t shutdown{};
-    std::unique_ptr<Session> session;
-    Outbox outbox;
-    Events inbox;                        // for the next job
-    std::size_t inbox_bytes = 0;         // of posts in it
-    Events job;                          // with the pool, if working
-    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
-    std::size_t writing = 0;             // bytes of the write in flight
-    bool working = false;                // the pool has the session
-    bool reading = false;                // uv_read_start is in force
+    bool working = false;  // the pool has the session
+    bool reading = false;  // uv_read_start is in force
     bool eof = false;
     bool paused = false;     // not reading: too much is waiting to be sent
     bool closing = false;    // the session has closed; input is discarded
     bool lingering = false;  // our FIN is sent, the peer's is awaited
     bool ended = false;      // being closed
     bool closed = false;     // libuv has let go of the handle
+    bool aborted = false;    // by the session: the peer is to see a reset
+    bool awaits_room = false;
+    bool offered = false;                // on_room is on its way
+    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
+    LibuvLoop* loop = nullptr;
+    std::unique_ptr<Session> session;
+    Events inbox;  // for the next job
+    Events job;    // with the pool, if working
+    Outbox outbox;
+    std::size_t writing = 0;  // bytes of the write in flight
+    std::size_t queued = 0;   // bytes that waited to be sent when the job was handed over
+    uv_tcp_t tcp{};
+    uv_work_t work{};
+
+    std::size_t inbox_bytes = 0;  // of posts in the inbox
+    uv_write_t write{};
+    uv_shutdown_t shutdown{};
+    std::size_t calls = 0;  // with the pool
+    Cancellation cancellation;
     std::error_code error;
   };
 
-  template <class Handle>
-  static LibuvLoop& self(Handle* handle) {
-    return *static_cast<LibuvLoop*>(handle->data);
-  }
+  // A call, while it is with the pool.
+  struct Calling {
+    Calling(Connection& caller, Out::Call&& call) : c(caller), pending(std::move(call)) {}
+    Connection& c;
+    const PendingCall pending;
+    std::unique_ptr<Answer> answer;
+    Counters counters;
+    uv_work_t request{};
+    void run() {
+      answer = std::make_unique<Answer>(
+          c.loop->upstreams_.call(pending, Upstreams::kNobody, c.cancellation, counters));
+    }
+    void done() { c.loop->answered(*this); }
+  };
+
   static Connection& of(const uv_handle_t* handle) {
     return *static_cast<Connection*>(handle->data);
   }
+
+  static uv_stream_t* stream_of(Connection& c) { return reinterpret_cast<uv_stream_t*>(&c.tcp); }
+
+  friend UvLoop<LibuvLoop>;
+  void before_wait();
+  void after_wait();
+  void timer_fired();
+  void woken();
 
   void accept();
   void read(Connection& c);
@@ -106,29 +134,30 @@ class LibuvLoop {
   void apply(Connection& c, Event& e);
   void flush(Connection& c);
   void written(Connection& c, int status);
-  void deliver_posts();
-  void fire_deadlines();
-  void arm_timer();
+  void await_room(Connection& c);
+  void give_room();
+  void ask(Connection& c, Out::Call&& call);
+  void answered(Calling& calling);
   void finish(Connection& c);
   void end(Connection& c, std::error_code error);
+  void overflow(Connection& c);
   void release(Connection& c);
   void check_stop();
-  void close_handles();
+  void shut_server() {
+    auto* server = reinterpret_cast<uv_handle_t*>(&server_);
+    if (uv_is_closing(server) == 0) uv_close(server, nullptr);
+  }
 
   const LibuvConfig config_;
   const Limits limits_;
   const std::uint16_t shard_;
-  uv_loop_t loop_{};
   uv_tcp_t server_{};
-  uv_async_t async_{};
-  uv_timer_t timer_{};
-  uv_prepare_t prepare_{};
-  uv_check_t check_{};
   Chunks chunks_;
   std::vector<Events> spare_;
   Connections<Connection> connections_;
   Timers timers_;
-  Time armed_ = kNever;
+  Upstreams upstreams_;
+  std::vector<ConnId> roomy_;  // on_room is due, on the next turn of the loop
   Mailbox mailbox_;
   StopSignal stop_;
   Counters counters_;
@@ -139,57 +168,23 @@ class LibuvLoop {
   bool woken_ = false;       // the pool has woken the loop since the last wait
   bool draining_ = false;
   std::vector<Mailbox::Item> items_;
+  UvLoop<LibuvLoop> loop_{*this};  // goes first, while its handles' memory is still there
 };
 
 // ---- setup ------------------------------------------------------------------------------------
 
-void check_uv(int rc, const char* what) {
-  if (rc < 0) throw_errno(-rc, what);
-}
-
 LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
                      const LibuvConfig& config)
     : config_(config), limits_(options.limits), shard_(shard) {
-  // From 1.45 on libuv may batch epoll_ctl through io_uring, which would put the wrong label on it.
-  setenv("UV_USE_IO_URING", "0", 1);
-  check_uv(uv_loop_init(&loop_), "cannot create a libuv loop");
-  for (uv_handle_t* h :
-       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
-        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
-        reinterpret_cast<uv_handle_t*>(&check_)}) {
-    h->data = this;
-  }
-  uv_tcp_init(&loop_, &server_);
-  uv_timer_init(&loop_, &timer_);
-  uv_prepare_init(&loop_, &prepare_);
-  uv_check_init(&loop_, &check_);
-  check_uv(uv_async_init(&loop_, &async_, [](uv_async_t* h) { self(h).deliver_posts(); }),
-           "cannot create a libuv async handle");
-  uv_prepare_start(&prepare_, [](uv_prepare_t* h) {
-    self(h).clock_read_ = false;
-    self(h).check_stop();
-    self(h).arm_timer();
-  });
-  uv_check_start(&check_, [](uv_check_t* h) {
-    LibuvLoop& l = self(h);
-    l.counters_.add(Count::sys_wait);
-    l.counters_.batch(l.events_);
-    l.events_ = 0;
-    l.woken_ = false;
-  });
+  uv_tcp_init(loop_.get(), &server_);
+  server_.data = this;
   check_uv(uv_tcp_open(&server_, listener.fd()), "cannot give the listener to libuv");
   listener.release();  // libuv closes it
   check_uv(uv_listen(reinterpret_cast<uv_stream_t*>(&server_), kBacklog,
                      [](uv_stream_t* server, int status) {
-                       if (status == 0) self(server).accept();
+                       if (status == 0) static_cast<LibuvLoop*>(server->data)->accept();
                      }),
            "cannot listen");
-}
-
-LibuvLoop::~LibuvLoop() {
-  close_handles();
-  uv_run(&loop_, UV_RUN_DEFAULT);
-  uv_loop_close(&loop_);
 }
 
 std::vector<Feature> LibuvLoop::features() const {
@@ -205,13 +200,11 @@ void LibuvLoop::accept() {
   Connection& c = connections_.add(shard_);
   c.loop = this;
   c.tcp.data = c.work.data = c.write.data = c.shutdown.data = &c;
-  uv_tcp_init(&loop_, &c.tcp);
+  uv_tcp_init(loop_.get(), &c.tcp);
   c.session = service_->accept();
   counters_.add(Count::accepted);
   ++events_;
-  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_),
-                               reinterpret_cast<uv_stream_t*>(&c.tcp));
-      rc < 0) {
+  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_), stream_of(c)); rc < 0) {
     return end(c, error_of(-rc));
   }
   counters_.add(Count::sys_epoll_ctl);
@@ -228,13 +221,12 @@ void LibuvLoop::read(Connection& c) {
       !c.ended && !c.eof && !c.paused && (c.closing || c.inbox.size() < kInboxChunks);
   if (wanted == c.reading) return;
   c.reading = wanted;
-  auto* stream = reinterpret_cast<uv_stream_t*>(&c.tcp);
   if (!wanted) {
-    uv_read_stop(stream);
+    uv_read_stop(stream_of(c));
     return;
   }
   uv_read_start(
-      stream,
+      stream_of(c),
       [](uv_handle_t* h, std::size_t, uv_buf_t* buffer) {
         Connection& mine = of(h);
         Chunks& chunks = mine.loop->chunks_;
@@ -287,17 +279,19 @@ void LibuvLoop::dispatch(Connection& c) {
   if (c.working || c.ended || c.inbox.size() == 0) return read(c);
   std::swap(c.inbox, c.job);
   c.inbox_bytes = 0;
+  c.queued = c.outbox.size();
   c.working = true;
   if (!config_.pool) {
-    c.job.call(*c.session, c.id, batch_time());
+    c.job.call(*c.session, c.id, batch_time(), c.queued, limits_.low_water);
     return worked(c);
   }
   counters_.add(Count::pool_jobs);
   uv_queue_work(
-      &loop_, &c.work,
+      loop_.get(), &c.work,
       [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
         auto& mine = *static_cast<Connection*>(w->data);
-        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now());
+        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued,
+                      mine.loop->limits_.low_water);
       },
       [](uv_work_t* w, int) {
         auto& mine = *static_cast<Connection*>(w->data);
@@ -318,14 +312,18 @@ Time LibuvLoop::batch_time() {
 // Back on the loop.
 void LibuvLoop::worked(Connection& c) {
   c.working = false;
+  c.job.count(counters_);
   for (Event& e : c.job) {
-    if (e.kind == Event::Kind::post) counters_.add(e.called ? Count::posts : Count::posts_stale);
-    if (e.kind == Event::Kind::deadline && e.called) counters_.add(Count::deadlines);
+    if (e.kind == Event::Kind::room) {
+      c.offered = false;
+      c.awaits_room = !e.called;
+    }
     if (e.called && !c.ended) apply(c, e);
   }
   c.job.clear();
   spare_.push_back(std::exchange(c.job, {}));
   if (c.ended) return release(c);
+  await_room(c);
   if (!c.closing) return dispatch(c);
   c.inbox.clear();
   read(c);
@@ -335,19 +333,18 @@ void LibuvLoop::worked(Connection& c) {
 
 // Carries out what one callback asked for.
 void LibuvLoop::apply(Connection& c, Event& e) {
-  const Out& out = e.out;
+  Out& out = e.out;
+  if (out.aborting()) {
+    c.aborted = true;
+    return end(c, std::make_error_code(std::errc::connection_aborted));
+  }
   if (out.total() > 0) {
     std::size_t sent = 0;
     if (c.outbox.empty()) {
-      std::array<uv_buf_t, kGather> buffers;
-      const std::size_t used = std::min(out.pieces(), kGather);
-      for (std::size_t i = 0; i < used; ++i) {
-        const Bytes bytes = out.bytes(i);
-        buffers[i] = {reinterpret_cast<char*>(const_cast<std::byte*>(bytes.data())), bytes.size()};
-      }
+      UvBuffers buffers;
+      const unsigned used = gather(out, buffers);
       counters_.add(Count::sys_send);
-      const int n = uv_try_write(reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
-                                 static_cast<unsigned>(used));
+      const int n = uv_try_write(stream_of(c), buffers.data(), used);
       if (n < 0 && n != UV_EAGAIN) return end(c, error_of(-n));
       if (n == UV_EAGAIN) counters_.add(Count::eagain);
       sent = static_cast<std::size_t>(std::max(n, 0));
@@ -362,15 +359,18 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     timers_.set(c.id.slot, *when);
     c.inbox.forget_deadlines();
   }
-  if (c.outbox.size() > limits_.outbox_limit) {
-    counters_.add(Count::overflows);
-    return end(c, std::make_error_code(std::errc::no_buffer_space));
-  }
+  if (c.outbox.size() > limits_.outbox_limit) return overflow(c);
   if (!c.paused && c.outbox.size() >= limits_.high_water) {
     c.paused = true;
     counters_.add(Count::pauses);
   }
-  if (out.closing()) c.closing = true;
+  if (out.awaits_room()) c.awaits_room = true;
+  if (out.closing()) {
+    c.closing = true;
+    c.cancellation.cancel();
+  } else {
+    for (Out::Call& call : out.calls()) ask(c, std::move(call));
+  }
   flush(c);
 }
 
@@ -381,19 +381,15 @@ void LibuvLoop::flush(Connection& c) {
     if (c.closing && !c.lingering) finish(c);
     return;
   }
-  std::array<iovec, kGather> entries;
-  std::array<uv_buf_t, kGather> buffers;
-  const std::size_t used = c.outbox.gather(entries.data(), kGather);
-  for (std::size_t i = 0; i < used; ++i) {
-    buffers[i] = {static_cast<char*>(entries[i].iov_base), entries[i].iov_len};
-    c.writing += entries[i].iov_len;
-  }
+  UvBuffers buffers;
+  const unsigned used = gather(c.outbox, buffers);
+  for (unsigned i = 0; i < used; ++i) c.writing += buffers[i].len;
   counters_.add(Count::sys_send);
-  const int rc = uv_write(&c.write, reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
-                          static_cast<unsigned>(used), [](uv_write_t* w, int status) {
-                            auto& mine = *static_cast<Connection*>(w->data);
-                            mine.loop->written(mine, status);
-                          });
+  const int rc =
+      uv_write(&c.write, stream_of(c), buffers.data(), used, [](uv_write_t* w, int status) {
+        auto& mine = *static_cast<Connection*>(w->data);
+        mine.loop->written(mine, status);
+      });
   if (rc < 0) {
     c.writing = 0;
     end(c, error_of(-rc));
@@ -411,17 +407,18 @@ void LibuvLoop::written(Connection& c, int status) {
     c.paused = false;
     read(c);
   }
+  await_room(c);
   flush(c);
 }
 
 // ---- post -------------------------------------------------------------------------------------
 
 void LibuvLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
-  if (mailbox_.push(ids, shard_, post)) uv_async_send(&async_);
+  if (mailbox_.push(ids, shard_, post)) loop_.wake();
 }
 
 // All posts that are there first, so that one job per connection carries them.
-void LibuvLoop::deliver_posts() {
+void LibuvLoop::woken() {
   counters_.add(Count::sys_wake);
   mailbox_.take(items_);
   const auto each = [this](auto&& f) {
@@ -433,10 +430,7 @@ void LibuvLoop::deliver_posts() {
     if (c == nullptr || c->ended || c->closing) return counters_.add(Count::posts_stale);
     add(*c, Event::Kind::post).post = post;
     c->inbox_bytes += post.frame ? post.frame->size() : 0;
-    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) {
-      counters_.add(Count::overflows);
-      end(*c, std::make_error_code(std::errc::no_buffer_space));
-    }
+    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) overflow(*c);
   });
   each([this](Connection* c, const Post&) {
     if (c != nullptr) dispatch(*c);
@@ -445,8 +439,9 @@ void LibuvLoop::deliver_posts() {
 
 // ---- deadlines --------------------------------------------------------------------------------
 
-void LibuvLoop::fire_deadlines() {
+void LibuvLoop::timer_fired() {
   clock_read_ = false;
+  give_room();
   std::uint32_t slot = 0;
   while (timers_.pop(batch_time(), slot)) {
     Connection& c = *connections_.at(slot);
@@ -459,26 +454,52 @@ void LibuvLoop::fire_deadlines() {
   }
 }
 
-// Before each wait: one libuv timer stands for the earliest deadline.
-void LibuvLoop::arm_timer() {
+// One libuv timer stands for the earliest of all.
+void LibuvLoop::before_wait() {
+  clock_read_ = false;
+  check_stop();
   Time next = timers_.next();
   if (draining_) next = std::min(next, stop_.until());
-  if (next == armed_) return;
-  armed_ = next;
-  if (next == kNever) {
-    uv_timer_stop(&timer_);
-    return;
+  if (!roomy_.empty()) next = Time::min();
+  loop_.set_timer(next);
+}
+
+// Asked once the effects of a callback are carried out and whenever some output is gone. The rest
+// waits for the next turn of the loop: a session that sends without end shares it with the others.
+void LibuvLoop::await_room(Connection& c) {
+  if (!c.awaits_room || c.offered || c.closing || c.outbox.size() > limits_.low_water) return;
+  c.offered = true;
+  roomy_.push_back(c.id);
+}
+
+void LibuvLoop::give_room() {
+  for (const ConnId& id : std::exchange(roomy_, {})) {
+    Connection* c = connections_.find(id.slot, id.generation);
+    if (c == nullptr || c->ended || c->closing) continue;
+    add(*c, Event::Kind::room);
+    dispatch(*c);
   }
-  const auto ms =
-      std::chrono::ceil<std::chrono::milliseconds>(next - std::chrono::steady_clock::now()).count();
-  uv_update_time(&loop_);
-  uv_timer_start(
-      &timer_,
-      [](uv_timer_t* h) {
-        self(h).armed_ = kNever;
-        self(h).fire_deadlines();
-      },
-      static_cast<std::uint64_t>(std::max<std::int64_t>(ms, 0)), 0);
+}
+
+// ---- call -------------------------------------------------------------------------------------
+
+void LibuvLoop::ask(Connection& c, Out::Call&& call) {
+  ++c.calls;
+  queue_work(loop_.get(), std::make_unique<Calling>(c, std::move(call)));
+}
+
+// Back on the loop.
+void LibuvLoop::answered(Calling& calling) {
+  if (!std::exchange(woken_, true)) counters_.add(Count::sys_wake, 2);
+  ++events_;
+  counters_.add(Count::pool_jobs);
+  counters_.add(calling.counters);
+  Connection& c = calling.c;
+  --c.calls;
+  if (c.ended) return release(c);
+  if (c.closing) return;
+  add(c, Event::Kind::reply).answer = std::move(calling.answer);
+  dispatch(c);
 }
 
 // ---- close ------------------------------------------------------------------------------------
@@ -488,7 +509,7 @@ void LibuvLoop::arm_timer() {
 void LibuvLoop::finish(Connection& c) {
   if (c.eof) return end(c, {});
   counters_.add(Count::sys_shutdown);
-  uv_shutdown(&c.shutdown, reinterpret_cast<uv_stream_t*>(&c.tcp), [](uv_shutdown_t*, int) {});
+  uv_shutdown(&c.shutdown, stream_of(c), [](uv_shutdown_t*, int) {});
   c.lingering = true;
   timers_.set(c.id.slot, std::chrono::steady_clock::now() + limits_.linger);
   c.paused = false;
@@ -500,16 +521,27 @@ void LibuvLoop::end(Connection& c, std::error_code error) {
   c.ended = true;
   c.error = error;
   timers_.set(c.id.slot, kNever);
-  counters_.add(Count::sys_close);
-  uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), [](uv_handle_t* h) {
+  c.cancellation.cancel();
+  const uv_close_cb closed = [](uv_handle_t* h) {
     of(h).closed = true;
     of(h).loop->release(of(h));
-  });
+  };
+  counters_.add(Count::sys_close);
+  if (c.aborted) {
+    counters_.add(Count::sys_sockopt);
+    if (uv_tcp_close_reset(&c.tcp, closed) == 0) return;
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), closed);
+}
+
+void LibuvLoop::overflow(Connection& c) {
+  counters_.add(Count::overflows);
+  end(c, std::make_error_code(std::errc::no_buffer_space));
 }
 
 // Frees an ended connection once neither libuv nor the pool holds anything of it.
 void LibuvLoop::release(Connection& c) {
-  if (!c.closed || c.working) return;
+  if (!c.closed || c.working || c.calls > 0) return;
   counters_.add(Count::closed);
   c.session->on_close(c.error);
   connections_.remove(c.id.slot);
@@ -518,13 +550,13 @@ void LibuvLoop::release(Connection& c) {
 // ---- drain ------------------------------------------------------------------------------------
 
 void LibuvLoop::stop(Duration grace) noexcept {
-  if (stop_.set(grace)) uv_async_send(&async_);
+  if (stop_.set(grace)) loop_.wake();
 }
 
 void LibuvLoop::check_stop() {
   if (!stop_.requested()) return;
   if (!std::exchange(draining_, true)) {
-    uv_close(reinterpret_cast<uv_handle_t*>(&server_), nullptr);
+    shut_server();
     connections_.each([this](Connection& c) {
       if (c.ended || c.closing) return;
       add(c, Event::Kind::drain);
@@ -532,27 +564,24 @@ void LibuvLoop::check_stop() {
     });
   }
   if (std::chrono::steady_clock::now() >= stop_.until()) {
-    connections_.each(
-        [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
+    connections_.each([this](Connection& c) { end(c, canceled()); });
   }
-  if (connections_.size() == 0) uv_stop(&loop_);
-}
-
-// Not at the end of run(): posts may still come in.
-void LibuvLoop::close_handles() {
-  for (uv_handle_t* h :
-       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
-        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
-        reinterpret_cast<uv_handle_t*>(&check_)}) {
-    if (uv_is_closing(h) == 0) uv_close(h, nullptr);
-  }
+  if (connections_.size() == 0) uv_stop(loop_.get());
 }
 
 // ---- run --------------------------------------------------------------------------------------
 
+void LibuvLoop::after_wait() {
+  counters_.add(Count::sys_wait);
+  counters_.batch(events_);
+  events_ = 0;
+  woken_ = false;
+}
+
 void LibuvLoop::run(Service& service) {
   service_ = &service;
-  uv_run(&loop_, UV_RUN_DEFAULT);
+  uv_run(loop_.get(), UV_RUN_DEFAULT);
+  upstreams_.shut();
 }
 
 }  // namespace

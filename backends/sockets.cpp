@@ -14,43 +14,40 @@ namespace {
 // clients that connect at once fit.
 constexpr int kBacklog = 4096;
 
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-};
+}  // namespace
 
-Address parse(const std::string& host, std::uint16_t port) {
+std::optional<Address> parse_address(const std::string& host, std::uint16_t port) {
   Address a;
   if (auto* v4 = reinterpret_cast<sockaddr_in*>(&a.storage);
       inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
     v4->sin_family = AF_INET;
     v4->sin_port = htons(port);
     a.length = sizeof(sockaddr_in);
-  } else if (auto* v6 = reinterpret_cast<sockaddr_in6*>(&a.storage);
-             inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    return a;
+  }
+  if (auto* v6 = reinterpret_cast<sockaddr_in6*>(&a.storage);
+      inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
     v6->sin6_family = AF_INET6;
     v6->sin6_port = htons(port);
     a.length = sizeof(sockaddr_in6);
-  } else {
-    throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
+    return a;
   }
-  return a;
+  return std::nullopt;
 }
-
-}  // namespace
 
 void throw_errno(int positive_errno, const std::string& what) {
   throw std::system_error(positive_errno, std::system_category(), what);
 }
 
 Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared) {
-  const Address address = parse(host, port);
+  const auto address = parse_address(host, port);
+  if (!address) throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
   const auto check = [&](int rc, const char* call) {
     if (rc < 0)
       throw_errno(errno, std::string(call) + " " + host + " port " + std::to_string(port));
   };
   const int flags = SOCK_STREAM | SOCK_CLOEXEC | (mode == Mode::nonblocking ? SOCK_NONBLOCK : 0);
-  fd_ = Fd(::socket(address.storage.ss_family, flags, 0));
+  fd_ = Fd(::socket(address->storage.ss_family, flags, 0));
   check(fd_.get(), "cannot open a socket for");
   const int on = 1;
   check(setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
@@ -61,7 +58,7 @@ Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool 
   }
   check(setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
         "cannot set TCP_NODELAY for");
-  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length) < 0) {
+  if (::bind(fd_.get(), address->get(), address->length) < 0) {
     const int error = errno;
     const char* advice = error == EADDRINUSE      ? " (choose another port, or 0 for any free one)"
                          : error == EACCES        ? " (ports below 1024 need root)"

@@ -201,11 +201,17 @@ class PatternServer final : public Program {
     });
   }
 
+  // Signed, because CLI11 makes a huge number of a negative one for an unsigned.
   static void count(CLI::App& app, const char* name, std::size_t& value, const char* about) {
-    app.add_option(name, value, about)
-        ->check(CLI::NonNegativeNumber)
+    app.add_option_function<std::int64_t>(
+           name,
+           [name, &value](std::int64_t n) {
+             if (n < 0) throw CLI::ValidationError(name, "must not be negative");
+             value = static_cast<std::size_t>(n);
+           },
+           about)
         ->type_name("N")
-        ->capture_default_str();
+        ->default_str(std::to_string(value));
   }
 
   AppOptions options_;

@@ -1,6 +1,7 @@
 #include "tests/contract.hpp"
 
 #include <algorithm>
+#include <map>
 
 namespace echolab::test {
 namespace {
@@ -55,6 +56,28 @@ class WatchedSession final : public Session {
     deadline_ = kNever;
     inner_->on_deadline(out, now);
   }
+  void on_reply(Out& out, const Reply& reply, Time now) override {
+    const Call call(*this, "on_reply", out, now);
+    count(watch_.replies);
+    const auto asked = unanswered_.find(reply.id);
+    if (asked == unanswered_.end()) {
+      watch_.violation("on_reply came for a call that is not unanswered");
+    } else {
+      if (reply.error && !reply.bytes.empty()) watch_.violation("on_reply: an error, and bytes");
+      if (!reply.error && reply.bytes.size() != asked->second) {
+        watch_.violation("on_reply: not as many bytes as were asked for");
+      }
+      unanswered_.erase(asked);
+    }
+    inner_->on_reply(out, reply, now);
+  }
+  void on_room(Out& out, Time now) override {
+    const Call call(*this, "on_room", out, now);
+    count(watch_.rooms);
+    if (!awaits_room_) watch_.violation("on_room came and nobody waited for it");
+    awaits_room_ = false;
+    inner_->on_room(out, now);
+  }
   void on_drain(Out& out, Time now) override {
     const Call call(*this, "on_drain", out, now);
     if (drained_) watch_.violation("on_drain came twice");
@@ -66,6 +89,9 @@ class WatchedSession final : public Session {
     if (!opened_) watch_.violation("on_close came without on_open");
     if (closed_) watch_.violation("on_close came twice");
     closed_ = true;
+    if (aborting_ != (error == std::errc::connection_aborted)) {
+      watch_.violation("on_close says " + error.message() + (aborting_ ? " after abort()" : ""));
+    }
     inner_->on_close(error);
     if (error) count(watch_.failed);
     count(watch_.closed);
@@ -75,12 +101,13 @@ class WatchedSession final : public Session {
  private:
   // One callback, from entry to return.
   struct Call {
-    Call(WatchedSession& s, const std::string& name, const Out& o, Time now) : session(s), out(o) {
+    Call(WatchedSession& s, const std::string& name, Out& o, Time now) : session(s), out(o) {
       if (s.busy_.test_and_set(std::memory_order_relaxed)) s.watch_.violation(name + " overlaps");
       if (!out.empty()) s.watch_.violation(name + " came with effects of another callback");
       if (name != "on_open" && !s.opened_) s.watch_.violation(name + " came before on_open");
       if (s.closing_) s.watch_.violation(name + " came after close()");
       if (s.closed_) s.watch_.violation(name + " came after on_close");
+      if (out.queued() > s.written_) s.watch_.violation(name + ": more queued than was written");
       if (now < s.last_) s.watch_.violation(name + ": time went backwards");
       if (s.real_time_ && now > std::chrono::steady_clock::now()) {
         s.watch_.violation(name + ": a time in the future");
@@ -90,12 +117,18 @@ class WatchedSession final : public Session {
     ~Call() {
       if (out.deadline()) session.deadline_ = *out.deadline();
       if (out.closing()) session.closing_ = true;
+      if (out.aborting()) session.aborting_ = true;
+      if (out.awaits_room()) session.awaits_room_ = true;
+      for (const Out::Call& call : out.calls()) {
+        session.unanswered_[call.id] = call.reply_size;
+      }
+      session.written_ += out.total();
       session.busy_.clear(std::memory_order_relaxed);
     }
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
     WatchedSession& session;
-    const Out& out;
+    Out& out;
   };
 
   std::unique_ptr<Session> inner_;
@@ -108,7 +141,11 @@ class WatchedSession final : public Session {
   bool eof_ = false;
   bool drained_ = false;
   bool closing_ = false;
+  bool aborting_ = false;
+  bool awaits_room_ = false;
   bool closed_ = false;
+  std::size_t written_ = 0;                   // bytes in all
+  std::map<CallId, std::size_t> unanswered_;  // and how large the answer is to be
   Time last_ = Time::min();
   Time deadline_ = kNever;
 };

@@ -27,6 +27,8 @@ class Watch {
   Counter destroyed = 0;  // sessions gone
   Counter posts = 0;      // on_post calls
   Counter deadlines = 0;  // on_deadline calls
+  Counter replies = 0;    // on_reply calls
+  Counter rooms = 0;      // on_room calls
   Counter failed = 0;     // on_close with an error
 
  private:

@@ -122,6 +122,7 @@ CONFORMANCE(pattern_requests, "pattern-server answers requests", Over::all) {
   CHECK(client.ask("DELETE", "/plaintext").status == 405);
   server.program().signal(SIGTERM);
   CHECK(client.peer().read_all().empty());
+  client.peer().close();
   CHECK(server.program().wait() == 0);
 }
 
@@ -158,8 +159,10 @@ CONFORMANCE(pattern_jobs, "pattern-server parks clients on jobs and rings them",
   // Nor is one that is parked when the server stops.
   waiter.send("GET", never, "", wait);
   await_metric(client, "echolab_jobs_waiters", 1);
+  client.peer().close();
   server.program().signal(SIGTERM);
   CHECK(waiter.receive().status == 503);
+  waiter.peer().close();
   CHECK(server.program().wait() == 0);
 }
 
@@ -197,8 +200,8 @@ void sessions_survive(const Target& target, const Arguments& arguments, bool sur
   } else {
     CHECK((after.status == 404 || after.status == 401));
   }
-  server.program().signal(SIGTERM);
-  CHECK(server.program().wait() == 0);
+  client.peer().close();
+  server.stop();
 }
 
 CONFORMANCE(sessions_memory, "sessions in memory are forgotten by kill -9", Over::one_loop) {
@@ -259,6 +262,7 @@ TEST_CASE("pattern-server - kill -9 in full flight loses no acknowledged increme
     CHECK(count >= 20);
     CHECK(count <= 21);  // one more was in flight
   }
+  client.peer().close();
   server.stop();
 }
 
@@ -269,6 +273,7 @@ TEST_CASE("pattern-server - tokens without a key file end with the server, and i
   const HttpReply refused = client.ask("GET", "/session/forged");
   CHECK(refused.status == 401);
   CHECK(!refused.field("WWW-Authenticate").empty());
+  client.peer().close();
   server.stop();
   CHECK(one_line(server.program().err()));
   CHECK(contains(server.program().err(), "--token-key-file"));
@@ -312,6 +317,7 @@ TEST_CASE("pattern-server - connections beyond the limit get 503 and the end") {
   }
   await_metric(first, "echolab_connections", 1);
   CHECK(server.connect().ask("GET", "/plaintext").status == 200);
+  first.peer().close();
   server.stop();
 }
 
@@ -348,6 +354,7 @@ TEST_CASE("pattern-server - metrics are in Prometheus' format") {
                                            name_of(static_cast<Count>(i)))));
   }
   CHECK(contains(reply.body, "echolab_backend_total{count=\"accepted\"} 1\n"));
+  client.peer().close();
   server.stop();
 }
 

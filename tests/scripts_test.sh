@@ -112,7 +112,7 @@ lines_are "setup, unknown distribution" "$err" 1
 
 os debian ""
 stand_in sudo <<<'exec "$@"'
-everything=(libfmt-dev libcli11-dev nlohmann-json3-dev catch2 python3-jsonschema liburing-dev libuv1-dev)
+everything=(libfmt-dev libcli11-dev libboost-dev libsqlite3-dev libssl-dev libwslay-dev zlib1g-dev nlohmann-json3-dev catch2 python3-jsonschema liburing-dev libuv1-dev)
 installed() {
   { for package in "$@"; do echo "echo 'installed $package'"; done; } | stand_in dpkg-query
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "backends/sockets.hpp"
+
 namespace echolab::test {
 namespace {
 
@@ -126,6 +128,9 @@ void SimBackend::actions(const Connection& c, std::vector<Action>& can) const {
       if (link.up.empty() && link.up_fin) can.push_back(Action::eof);
     }
     if (c.deadline <= now_) can.push_back(Action::deadline);
+    const auto due = [this](const Call& call) { return call.due <= now_; };
+    if (std::any_of(c.calls.begin(), c.calls.end(), due)) can.push_back(Action::reply);
+    if (c.awaits_room && c.outbox.size() <= limits_.low_water) can.push_back(Action::room);
     if (stopping_ && !c.drained) can.push_back(Action::drain);
   } else if (!link.up.empty() || (link.up_fin && !c.eof_seen)) {
     can.push_back(Action::discard);
@@ -161,6 +166,7 @@ bool SimBackend::advance(Time limit) {
   for (const auto& c : connections_) {
     if (!c->closing) next = std::min(next, c->deadline);
     next = std::min(next, c->linger_until);
+    for (const Call& call : c->calls) next = std::min(next, call.due);
   }
   if (stopping_ && !connections_.empty()) next = std::min(next, cut_off_);
   if (next <= now_ || next == kNever) return false;
@@ -171,6 +177,7 @@ bool SimBackend::advance(Time limit) {
 void SimBackend::act(Connection& c, Action action) {
   note(static_cast<std::uint64_t>(action) << 32 | c.id.slot);
   Out out;
+  out.set_queued(c.outbox.size());
   switch (action) {
     case Action::reset:
       return finish(c, std::make_error_code(std::errc::connection_reset));
@@ -200,6 +207,12 @@ void SimBackend::act(Connection& c, Action action) {
       counters_.add(Count::deadlines);
       c.session->on_deadline(out, now_);
       return apply(c, out);
+    case Action::reply:
+      return reply(c);
+    case Action::room:
+      c.awaits_room = false;
+      c.session->on_room(out, now_);
+      return apply(c, out);
     case Action::drain:
       c.drained = true;
       c.session->on_drain(out, now_);
@@ -223,15 +236,24 @@ void SimBackend::receive(Connection& c) {
   counters_.add(Count::inputs);
   counters_.add(Count::bytes_in, input.size());
   Out out;
+  out.set_queued(c.outbox.size());
   c.session->on_bytes(out, input, now_);
   apply(c, out);
 }
 
-void SimBackend::apply(Connection& c, const Out& out) {
+void SimBackend::apply(Connection& c, Out& out) {
+  if (out.aborting()) {
+    c.link->server_reset = true;
+    return finish(c, std::make_error_code(std::errc::connection_aborted));
+  }
   for (std::size_t i = 0; i < out.pieces(); ++i) c.outbox.push(out.bytes(i));
   counters_.add(Count::bytes_copied, out.total());
   if (out.deadline()) c.deadline = *out.deadline();
-  if (out.closing()) c.closing = true;
+  if (out.closing()) {
+    c.closing = true;
+    drop_calls(c);
+  }
+  if (out.awaits_room()) c.awaits_room = true;
   if (c.outbox.size() > limits_.outbox_limit) {
     counters_.add(Count::overflows);
     c.link->server_reset = true;
@@ -241,7 +263,90 @@ void SimBackend::apply(Connection& c, const Out& out) {
     c.paused = true;
     counters_.add(Count::pauses);
   }
+  if (!c.closing) {
+    for (const Out::Call& asked : out.calls()) call(c, asked);
+  }
   settle(c);
+}
+
+void SimBackend::call(Connection& c, const Out::Call& asked) {
+  Call call{asked.id, asked.upstream->port, now_, {}, {}, false, false, false};
+  const auto at = upstreams_.find(call.port);
+  const auto connect = [&] {
+    at->second.server->connected();
+    call.connected = true;
+    call.reused = false;
+    return at->second.server->answer(asked, true);
+  };
+  if (!parse_address(asked.upstream->host, call.port)) {
+    call.error = std::make_error_code(std::errc::invalid_argument);
+  } else if (at == upstreams_.end()) {
+    call.error = std::make_error_code(std::errc::connection_refused);
+  } else {
+    SimReply reply;
+    if (at->second.idle > 0) {
+      --at->second.idle;
+      call.connected = call.reused = true;
+      reply = at->second.server->answer(asked, false);
+      if (reply.error && !reply.begun) {
+        at->second.server->disconnected();
+        reply = connect();
+      }
+    } else {
+      reply = connect();
+    }
+    call.error = reply.error;
+    if (reply.after > asked.timeout || (!reply.error && reply.bytes.size() < asked.reply_size)) {
+      call.error = std::make_error_code(std::errc::timed_out);
+      reply.after = asked.timeout;
+    }
+    call.keep = !call.error && reply.bytes.size() == asked.reply_size;
+    if (!call.error) {
+      call.bytes = std::move(reply.bytes);
+      call.bytes.resize(asked.reply_size);
+    }
+    call.due = reply.after > kNever - now_ ? kNever : now_ + reply.after;
+  }
+  c.calls.push_back(std::move(call));
+}
+
+void SimBackend::reply(Connection& c) {
+  const auto due = [this](const Call& call) { return call.due <= now_; };
+  const auto n = static_cast<std::uint64_t>(std::count_if(c.calls.begin(), c.calls.end(), due));
+  auto at = std::find_if(c.calls.begin(), c.calls.end(), due);
+  for (std::uint64_t skip = choose(n); skip > 0; --skip)
+    at = std::find_if(at + 1, c.calls.end(), due);
+  const Call call = std::move(*at);
+  c.calls.erase(at);
+  note(call.id);
+  counters_.add(Count::calls);
+  if (call.error) counters_.add(Count::calls_failed);
+  if (call.reused) counters_.add(Count::calls_reused);
+  if (call.keep) {
+    ++upstreams_[call.port].idle;
+  } else if (call.connected) {
+    upstreams_[call.port].server->disconnected();
+  }
+  Out out;
+  out.set_queued(c.outbox.size());
+  c.session->on_reply(out, {call.id, call.error, call.bytes}, now_);
+  apply(c, out);
+}
+
+void SimBackend::drop_calls(Connection& c) {
+  for (const Call& call : c.calls) {
+    if (call.connected) upstreams_[call.port].server->disconnected();
+  }
+  c.calls.clear();
+}
+
+void SimBackend::listen(std::uint16_t port, SimServer& server) {
+  upstreams_[port].server = &server;
+}
+
+void SimBackend::hang_up(std::uint16_t port) {
+  Listening& upstream = upstreams_[port];
+  for (; upstream.idle > 0; --upstream.idle) upstream.server->disconnected();
 }
 
 void SimBackend::send(Connection& c) {
@@ -266,6 +371,7 @@ void SimBackend::settle(Connection& c) {
 }
 
 void SimBackend::finish(Connection& c, std::error_code error) {
+  drop_calls(c);
   counters_.add(Count::posts_stale, c.inbox.size());
   counters_.add(Count::closed);
   c.link->down_fin = true;
@@ -280,6 +386,9 @@ void SimBackend::finish(Connection& c, std::error_code error) {
   last->session->on_close(error);
   last->session.reset();
   free_slots_.push_back(id.slot);
+  if (finished()) {
+    for (const auto& [port, upstream] : upstreams_) hang_up(port);
+  }
 }
 
 }  // namespace echolab::test

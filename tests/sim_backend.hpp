@@ -8,6 +8,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -44,6 +45,26 @@ struct Link {
   bool server_reset = false;  // an RST from the server has arrived
 };
 
+// What comes of one call, decided when it is made. It takes no time but `after`; what comes later
+// than the call's timeout, or is too short, is a timeout.
+struct SimReply {
+  Duration after{};
+  std::error_code error;
+  std::vector<std::byte> bytes;
+  bool begun = false;  // some bytes came before the error: the call is not made again
+};
+// An upstream.
+class SimServer {
+ public:
+  virtual void connected() = 0;
+  virtual void disconnected() = 0;
+  // `fresh`: the first call on its connection.
+  virtual SimReply answer(const Out::Call&, bool fresh) = 0;
+
+ protected:
+  ~SimServer() = default;
+};
+
 class SimBackend final : public Backend {
  public:
   SimBackend(std::uint64_t seed, const Options&);
@@ -71,6 +92,12 @@ class SimBackend final : public Backend {
   // A peer connects. Empty: refused.
   std::shared_ptr<Link> connect(std::size_t down_capacity);
 
+  // Calls to this port, at any address, are answered by the server, which outlives this backend's
+  // run. To other ports they are refused.
+  void listen(std::uint16_t port, SimServer&);
+  // The server at this port closes the connections that no call is using.
+  void hang_up(std::uint16_t port);
+
  private:
   enum class Action : std::uint8_t {
     reset,
@@ -80,9 +107,25 @@ class SimBackend final : public Backend {
     send,
     post,
     deadline,
+    reply,
+    room,
     drain,
     linger_over,
     cut_off
+  };
+  struct Call {
+    CallId id = 0;
+    std::uint16_t port = 0;
+    Time due{};
+    std::error_code error;
+    std::vector<std::byte> bytes;
+    bool connected = false;
+    bool reused = false;
+    bool keep = false;  // the connection can be used again
+  };
+  struct Listening {
+    SimServer* server = nullptr;
+    std::size_t idle = 0;  // connections
   };
   struct Connection {
     ConnId id;
@@ -90,11 +133,13 @@ class SimBackend final : public Backend {
     std::unique_ptr<Session> session;
     ByteQueue outbox;
     std::deque<Post> inbox;
+    std::vector<Call> calls;  // unanswered
     Time deadline = kNever;
     Time linger_until = kNever;
     bool eof_seen = false;
     bool closing = false;  // the session asked for it
     bool paused = false;
+    bool awaits_room = false;
     bool drained = false;
   };
 
@@ -102,7 +147,10 @@ class SimBackend final : public Backend {
   void actions(const Connection&, std::vector<Action>&) const;
   void act(Connection&, Action);
   void receive(Connection&);
-  void apply(Connection&, const Out&);
+  void apply(Connection&, Out&);
+  void call(Connection&, const Out::Call&);
+  void reply(Connection&);
+  void drop_calls(Connection&);
   void send(Connection&);
   void settle(Connection&);
   void finish(Connection&, std::error_code);
@@ -120,6 +168,7 @@ class SimBackend final : public Backend {
   bool started_ = false;
   bool stopping_ = false;
   std::deque<std::shared_ptr<Link>> backlog_;
+  std::map<std::uint16_t, Listening> upstreams_;  // by port
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::uint32_t> free_slots_;
   std::vector<std::uint32_t> generations_;  // by slot

@@ -41,6 +41,12 @@ class ScriptedSession final : public Session {
   void on_deadline(Out& out, Time now) override {
     if (h_.deadline) h_.deadline(out, now);
   }
+  void on_reply(Out& out, const Reply& reply, Time now) override {
+    if (h_.reply) h_.reply(out, reply, now);
+  }
+  void on_room(Out& out, Time now) override {
+    if (h_.room) h_.room(out, now);
+  }
   void on_drain(Out& out, Time now) override {
     h_.drain ? h_.drain(out, now) : Session::on_drain(out, now);
   }
@@ -275,6 +281,7 @@ void World::finish() {
   CHECK(stats.get(Count::closed) == stats.get(Count::accepted));
   CHECK(stats.get(Count::posts) == static_cast<std::uint64_t>(watch.posts));
   CHECK(stats.get(Count::deadlines) == static_cast<std::uint64_t>(watch.deadlines));
+  CHECK(stats.get(Count::calls) == static_cast<std::uint64_t>(watch.replies));
 }
 
 std::unique_ptr<Service> serve(std::function<Handlers()> make, Pushes pushes) {

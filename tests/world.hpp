@@ -80,6 +80,39 @@ struct PeerOptions {
   int receive_buffer = 0;  // bytes; 0: as the system does it
 };
 
+// A server that the sessions of a test call. It sends back what it gets, until it is told
+// otherwise. A request is what arrives at once, so it should be small where that matters.
+class TestUpstream {
+ public:
+  enum class Habit : std::uint8_t {
+    echo,
+    silent,   // takes everything and answers nothing
+    half,     // sends half of the answer and closes
+    hang_up,  // closes when a request arrives
+    once,     // answers the first request of a connection and closes when a second arrives
+    chatty,   // sends a byte more than it got
+  };
+  enum class Listens : std::uint8_t {
+    yes,
+    no,    // connections are refused
+    full,  // connections are neither accepted nor refused
+  };
+  TestUpstream() = default;
+  TestUpstream(const TestUpstream&) = delete;
+  TestUpstream& operator=(const TestUpstream&) = delete;
+  virtual ~TestUpstream() = default;
+
+  [[nodiscard]] const Upstream& address() const { return address_; }
+  // From now on. Each answer is sent this long after its request.
+  virtual void behave(Habit, Duration delay = {}) = 0;
+  virtual void close_all() = 0;                            // its connections
+  [[nodiscard]] virtual std::size_t accepted() const = 0;  // connections that ever were
+  [[nodiscard]] virtual std::size_t open() const = 0;      // connections that are
+
+ protected:
+  Upstream address_;
+};
+
 struct WorldOptions {
   WorldOptions() { limits.linger = 50ms; }
   Limits limits;
@@ -92,6 +125,8 @@ struct Target {
   const char* spec;  // "sim", or what make_backend takes
   unsigned loops;
   [[nodiscard]] bool simulated() const { return std::string_view(spec) == "sim"; }
+  // Whether a session's calls keep its other callbacks waiting.
+  [[nodiscard]] bool blocking() const { return std::string_view(spec).starts_with("threads"); }
   // Connections that are served at the same time.
   [[nodiscard]] std::size_t capacity() const {
     return std::string_view(spec).starts_with("threads:pool") ? 60 : 100'000;
@@ -136,6 +171,12 @@ class World {
   virtual void race(std::vector<std::function<bool()>> actors) = 0;
   virtual bool run_returned() = 0;
 
+  // Lives as long as the world.
+  TestUpstream& upstream(TestUpstream::Listens listens = TestUpstream::Listens::yes) {
+    upstreams_.push_back(make_upstream(listens));
+    return *upstreams_.back();
+  }
+
   std::unique_ptr<Peer> connect(PeerOptions = {});  // throws when refused
   Peers connect_many(std::size_t n);
   // Ends the run if it is not ended, and checks what must hold for every run.
@@ -144,8 +185,13 @@ class World {
 
  protected:
   virtual void join() = 0;  // until run() has returned; rethrows what it threw
+  virtual std::unique_ptr<TestUpstream> make_upstream(TestUpstream::Listens) = 0;
+
+ private:
+  std::vector<std::unique_ptr<TestUpstream>> upstreams_;
 };
 std::unique_ptr<World> make_world(const Target&, const WorldOptions& = {});
+std::unique_ptr<TestUpstream> make_tcp_upstream(TestUpstream::Listens);
 std::unique_ptr<World> make_sim_world(std::uint64_t seed, const WorldOptions& = {});
 
 // A session made of functions; those that are not set do what Session does, and bytes are echoed.
@@ -155,6 +201,8 @@ struct Handlers {
   std::function<void(Out&, Time)> eof;
   std::function<void(Out&, const Post&, Time)> post;
   std::function<void(Out&, Time)> deadline;
+  std::function<void(Out&, const Reply&, Time)> reply;
+  std::function<void(Out&, Time)> room;
   std::function<void(Out&, Time)> drain;
   std::function<void(std::error_code)> close;
 };

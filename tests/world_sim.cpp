@@ -65,6 +65,47 @@ class SimPeer final : public Peer {
   std::shared_ptr<Link> link_;
 };
 
+class ScriptedUpstream final : public TestUpstream, public SimServer {
+ public:
+  ScriptedUpstream(SimBackend& sim, Listens listens, std::uint16_t port) : sim_(sim) {
+    address_ = {"127.0.0.1", port};
+    full_ = listens == Listens::full;
+    if (listens != Listens::no) sim_.listen(port, *this);
+  }
+  void behave(Habit habit, Duration delay) override {
+    habit_ = habit;
+    delay_ = delay;
+  }
+  void close_all() override { sim_.hang_up(address_.port); }
+  [[nodiscard]] std::size_t accepted() const override { return accepted_; }
+  [[nodiscard]] std::size_t open() const override { return open_; }
+
+  void connected() override {
+    if (!full_) ++accepted_, ++open_;
+  }
+  void disconnected() override {
+    if (!full_) --open_;
+  }
+  SimReply answer(const Out::Call& call, bool fresh) override {
+    SimReply reply{delay_, {}, call.request};
+    const bool closes =
+        habit_ == Habit::half || habit_ == Habit::hang_up || (habit_ == Habit::once && !fresh);
+    if (full_ || habit_ == Habit::silent) reply.after = Duration::max();
+    if (closes) reply.error = std::make_error_code(std::errc::connection_reset);
+    reply.begun = habit_ == Habit::half;
+    if (habit_ == Habit::chatty) reply.bytes.push_back({});
+    return reply;
+  }
+
+ private:
+  SimBackend& sim_;
+  bool full_ = false;
+  Habit habit_ = Habit::echo;
+  Duration delay_{};
+  std::size_t accepted_ = 0;
+  std::size_t open_ = 0;
+};
+
 class SimWorld final : public World {
  public:
   SimWorld(std::uint64_t seed, const WorldOptions& options)
@@ -115,8 +156,12 @@ class SimWorld final : public World {
     if (service_ && !run_out()) throw std::runtime_error("the simulated run does not end");
     service_.reset();
   }
+  std::unique_ptr<TestUpstream> make_upstream(TestUpstream::Listens listens) override {
+    return std::make_unique<ScriptedUpstream>(sim_, listens, ++upstreams_);
+  }
 
   SimBackend sim_;
+  std::uint16_t upstreams_ = 0;
   std::unique_ptr<Service> service_;
 };
 

@@ -130,6 +130,9 @@ class TcpWorld final : public World {
     service_.reset();
     returned_.get();
   }
+  std::unique_ptr<TestUpstream> make_upstream(TestUpstream::Listens listens) override {
+    return make_tcp_upstream(listens);
+  }
 
   std::string host_;
   std::unique_ptr<Backend> backend_;
