@@ -9,6 +9,8 @@
 namespace echolab::test {
 namespace {
 
+using namespace std::string_literals;
+
 struct Case {
   std::string input;
   std::string statuses;  // of all answers; an answer of 4xx or 5xx here closes the connection
@@ -94,7 +96,7 @@ TEST_CASE("request lines are taken or refused, however they are cut") {
            {"GET /plaintext HTTP/1.1 \r\nHost: h\r\n\r\n", "400"},
            {"GET\t/plaintext\tHTTP/1.1\r\nHost: h\r\n\r\n", "400"},
            {"G(T /plaintext HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
-           {std::string("GET /pl\0in HTTP/1.1\r\nHost: h\r\n\r\n", 36), "400"},
+           {"GET /pl\0in HTTP/1.1\r\nHost: h\r\n\r\n"s, "400"},
            {"GET /pl\x01in HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
            {"GET /pl\x7fin HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
            {"GET /pl\xc3\xa4in HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
@@ -132,7 +134,7 @@ TEST_CASE("header fields are taken or refused, however they are cut") {
            {get("X: a\r\n\tb\r\n"), "400"},
            {get(" X: a\r\n"), "400"},
            {get("X(: a\r\n"), "400"},
-           {get(std::string("X: a\0b\r\n", 8)), "400"},
+           {get("X: a\0b\r\n"s), "400"},
            {get("X: a\x01z\r\n"), "400"},
            {get("X: a\x7fz\r\n"), "400"},
            {get("X: a\rY: b\r\n"), "400"},
