@@ -10,7 +10,7 @@ namespace echolab {
 void SocketTimeout::set(const Fd& fd, Time deadline, Fit fit, Counters& counters) {
   Duration wanted{};
   if (deadline != kNever) {
-    const Duration left = deadline - std::chrono::steady_clock::now();
+    const Duration left = deadline - now();
     wanted = std::max<Duration>(std::chrono::ceil<std::chrono::milliseconds>(left),
                                 std::chrono::milliseconds(1));
   }
@@ -57,11 +57,17 @@ std::error_code pending_error(const Fd& fd) {
   return error_of(error != 0 ? error : ECONNRESET);
 }
 
+void reset_on_close(const Fd& fd, Counters& counters) {
+  const linger at_once{1, 0};
+  counters.add(Count::sys_sockopt);
+  setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 bool await_hangup(const Fd& fd, Time deadline, Counters& counters) {
   constexpr std::int64_t kLongest = 60'000;  // ms; then the caller looks again
   std::int64_t timeout = kLongest;
   if (deadline != kNever) {
-    const Duration left = deadline - std::chrono::steady_clock::now();
+    const Duration left = deadline - now();
     timeout = std::clamp<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(left).count(),
                                        0, kLongest);
   }

@@ -1,6 +1,7 @@
-// Calls on a blocking socket that end by a deadline.
+// What threads that block in a connection's system calls need: deadlines, and ways to be reached.
 #pragma once
 
+#include <signal.h>
 #include <sys/uio.h>
 
 #include "backends/session.hpp"
@@ -8,6 +9,19 @@
 #include "backends/stats.hpp"
 
 namespace echolab {
+
+inline constexpr std::size_t kReceiveBuffer = 64 * 1024;  // bytes; a 64 KiB message in one recv
+inline constexpr std::size_t kGather = 64;                // iovec entries per sendmsg
+// Interrupts a blocking call of one thread. shutdown(SHUT_RD) would too, but it ends the input for
+// good: the peer's FIN could not be awaited, and closing on unread bytes sends RST. SHUT_WR sends a
+// FIN, which an abort must not.
+inline constexpr int kInterrupt = SIGURG;
+// A signal that arrives just before the call blocks is lost, so it is repeated until it was seen.
+inline constexpr auto kInterruptEvery = std::chrono::milliseconds(2);
+
+inline Time now() {
+  return std::chrono::steady_clock::now();
+}
 
 // SO_RCVTIMEO or SO_SNDTIMEO of one socket (socket(7)). Setting it costs a system call, so it is
 // left alone while it is short enough: an idle deadline that moves on with every request costs
@@ -33,6 +47,9 @@ std::error_code send_some(const Fd& fd, const iovec* entries, std::size_t used, 
 
 // The error pending on the socket, connection_reset if it has been fetched already.
 std::error_code pending_error(const Fd& fd);
+
+// Closing it will send RST and forget what is still to be sent (SO_LINGER 0, socket(7)).
+void reset_on_close(const Fd& fd, Counters& counters);
 
 // Waits for a reset or for both sides' FIN, until the deadline; input does not end it, signals do.
 // True if the connection is gone.

@@ -1,20 +1,23 @@
 // Callbacks of one session that wait for a thread to run them, and what came of them.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "backends/chunks.hpp"
 #include "backends/session.hpp"
+#include "backends/upstreams.hpp"
 
 namespace echolab {
 
 struct Event {
-  enum class Kind : std::uint8_t { none, open, bytes, eof, post, deadline, drain };
+  enum class Kind : std::uint8_t { none, open, bytes, eof, post, reply, deadline, room, drain };
   Kind kind = Kind::none;
   std::uint32_t chunk = Chunks::kNone;  // what input lies in
   Input input;
   Pin pin;  // on that chunk
   Post post;
+  std::unique_ptr<const Answer> answer;
   bool called = false;
   Out out;
 
@@ -31,8 +34,12 @@ struct Event {
         return session.on_eof(out, now);
       case Kind::post:
         return session.on_post(out, post, now);
+      case Kind::reply:
+        return session.on_reply(out, answer->reply(), now);
       case Kind::deadline:
         return session.on_deadline(out, now);
+      case Kind::room:
+        return session.on_room(out, now);
       case Kind::drain:
         return session.on_drain(out, now);
     }
@@ -51,12 +58,14 @@ class Events {
     return e;
   }
   // Calls one after the other, until one closes the session. A deadline that an earlier one
-  // replaced is left out.
-  void call(Session& session, ConnId id, Time now) {
+  // replaced is left out. `queued` is what waits to be sent; what they write comes behind it.
+  void call(Session& session, ConnId id, Time now, std::size_t queued) {
     bool replaced = false;
     for (Event& e : *this) {
       if (e.kind == Event::Kind::deadline && replaced) continue;
+      e.out.set_queued(queued);
       e.call(session, id, now);
+      queued += e.out.total();
       if (e.out.closing()) return;
       replaced = replaced || e.out.deadline().has_value();
     }
@@ -72,6 +81,7 @@ class Events {
       e.out.clear();
       e.pin = Pin();
       e.post = Post();
+      e.answer.reset();
     }
     size_ = 0;
   }

@@ -13,6 +13,8 @@
 // cost: epoll_wait 2, read 2, write 2
 //             Half of them are the eventfd of the way back. The pool's futex calls come on top:
 //             one to wake the worker, one for it to sleep, more when they collide.
+// Calls       A pool thread blocks until the upstream has answered, the loop goes on: as many calls
+//             wait at a time as the pool has threads.
 // Bad at      Short handlers: the hop costs more than most of them do. The pool is small (four
 //             threads unless UV_THREADPOOL_SIZE says otherwise) and shared with file I/O and DNS.
 //
@@ -34,6 +36,7 @@
 #include "backends/models.hpp"
 #include "backends/outbox.hpp"
 #include "backends/timers.hpp"
+#include "backends/upstreams.hpp"
 
 namespace echolab {
 namespace {
@@ -85,7 +88,24 @@ class LibuvLoop {
     bool lingering = false;  // our FIN is sent, the peer's is awaited
     bool ended = false;      // being closed
     bool closed = false;     // libuv has let go of the handle
+    bool aborted = false;    // by the session: the peer is to see a reset
+    bool awaits_room = false;
+    std::size_t queued = 0;  // bytes that waited to be sent when the job was handed over
+    std::size_t calls = 0;   // with the pool
+    Cancellation cancellation;
     std::error_code error;
+  };
+
+  // With the pool, while it is under way.
+  struct Calling {
+    Calling(Connection& c, Out::Call&& call) : connection(c), pending(std::move(call)) {
+      work.data = this;
+    }
+    Connection& connection;
+    uv_work_t work{};
+    const PendingCall pending;
+    std::unique_ptr<Answer> answer;
+    Counters counters;
   };
 
   template <class Handle>
@@ -109,6 +129,10 @@ class LibuvLoop {
   void deliver_posts();
   void fire_deadlines();
   void arm_timer();
+  void await_room(Connection& c);
+  void give_room();
+  void ask(Connection& c, Out::Call&& call);
+  void answered(Calling& calling);
   void finish(Connection& c);
   void end(Connection& c, std::error_code error);
   void release(Connection& c);
@@ -128,6 +152,8 @@ class LibuvLoop {
   std::vector<Events> spare_;
   Connections<Connection> connections_;
   Timers timers_;
+  Upstreams upstreams_;
+  std::vector<ConnId> roomy_;  // on_room is due, on the next turn of the loop
   Time armed_ = kNever;
   Mailbox mailbox_;
   StopSignal stop_;
@@ -287,9 +313,10 @@ void LibuvLoop::dispatch(Connection& c) {
   if (c.working || c.ended || c.inbox.size() == 0) return read(c);
   std::swap(c.inbox, c.job);
   c.inbox_bytes = 0;
+  c.queued = c.outbox.size();
   c.working = true;
   if (!config_.pool) {
-    c.job.call(*c.session, c.id, batch_time());
+    c.job.call(*c.session, c.id, batch_time(), c.queued);
     return worked(c);
   }
   counters_.add(Count::pool_jobs);
@@ -297,7 +324,7 @@ void LibuvLoop::dispatch(Connection& c) {
       &loop_, &c.work,
       [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
         auto& mine = *static_cast<Connection*>(w->data);
-        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now());
+        mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued);
       },
       [](uv_work_t* w, int) {
         auto& mine = *static_cast<Connection*>(w->data);
@@ -326,6 +353,7 @@ void LibuvLoop::worked(Connection& c) {
   c.job.clear();
   spare_.push_back(std::exchange(c.job, {}));
   if (c.ended) return release(c);
+  await_room(c);
   if (!c.closing) return dispatch(c);
   c.inbox.clear();
   read(c);
@@ -335,7 +363,11 @@ void LibuvLoop::worked(Connection& c) {
 
 // Carries out what one callback asked for.
 void LibuvLoop::apply(Connection& c, Event& e) {
-  const Out& out = e.out;
+  Out& out = e.out;
+  if (out.aborting()) {
+    c.aborted = true;
+    return end(c, std::make_error_code(std::errc::connection_aborted));
+  }
   if (out.total() > 0) {
     std::size_t sent = 0;
     if (c.outbox.empty()) {
@@ -370,7 +402,12 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     c.paused = true;
     counters_.add(Count::pauses);
   }
-  if (out.closing()) c.closing = true;
+  if (out.awaits_room()) c.awaits_room = true;
+  for (Out::Call& call : out.calls()) ask(c, std::move(call));
+  if (out.closing()) {
+    c.closing = true;
+    c.cancellation.cancel();
+  }
   flush(c);
 }
 
@@ -411,6 +448,7 @@ void LibuvLoop::written(Connection& c, int status) {
     c.paused = false;
     read(c);
   }
+  await_room(c);
   flush(c);
 }
 
@@ -463,22 +501,74 @@ void LibuvLoop::fire_deadlines() {
 void LibuvLoop::arm_timer() {
   Time next = timers_.next();
   if (draining_) next = std::min(next, stop_.until());
+  if (!roomy_.empty()) next = Time::min();
   if (next == armed_) return;
   armed_ = next;
   if (next == kNever) {
     uv_timer_stop(&timer_);
     return;
   }
-  const auto ms =
-      std::chrono::ceil<std::chrono::milliseconds>(next - std::chrono::steady_clock::now()).count();
+  const Time now = std::chrono::steady_clock::now();
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(next, now) - now).count();
   uv_update_time(&loop_);
   uv_timer_start(
       &timer_,
       [](uv_timer_t* h) {
         self(h).armed_ = kNever;
+        self(h).give_room();
         self(h).fire_deadlines();
       },
-      static_cast<std::uint64_t>(std::max<std::int64_t>(ms, 0)), 0);
+      static_cast<std::uint64_t>(ms), 0);
+}
+
+// Asked once the effects of a callback are carried out and whenever some output is gone. The rest
+// waits for the next turn of the loop: a session that sends without end shares it with the others.
+void LibuvLoop::await_room(Connection& c) {
+  if (!c.awaits_room || c.closing || c.outbox.size() > limits_.low_water) return;
+  c.awaits_room = false;
+  roomy_.push_back(c.id);
+}
+
+void LibuvLoop::give_room() {
+  for (const ConnId& id : std::exchange(roomy_, {})) {
+    Connection* c = connections_.find(id.slot, id.generation);
+    if (c == nullptr || c->ended || c->closing) continue;
+    add(*c, Event::Kind::room);
+    dispatch(*c);
+  }
+}
+
+// ---- call -------------------------------------------------------------------------------------
+
+void LibuvLoop::ask(Connection& c, Out::Call&& call) {
+  ++c.calls;
+  auto calling = std::make_unique<Calling>(c, std::move(call));
+  uv_queue_work(
+      &loop_, &calling.release()->work,  // answered() owns it again
+      [](uv_work_t* w) {                 // on a pool thread
+        auto& mine = *static_cast<Calling*>(w->data);
+        Connection& client = mine.connection;
+        mine.answer = std::make_unique<Answer>(client.loop->upstreams_.call(
+            mine.pending, Upstreams::kNobody, client.cancellation, mine.counters));
+      },
+      [](uv_work_t* w, int) {
+        const std::unique_ptr<Calling> mine(static_cast<Calling*>(w->data));
+        mine->connection.loop->answered(*mine);
+      });
+}
+
+// Back on the loop.
+void LibuvLoop::answered(Calling& calling) {
+  if (!std::exchange(woken_, true)) counters_.add(Count::sys_wake, 2);
+  ++events_;
+  counters_.add(Count::pool_jobs);
+  counters_.add(calling.counters);
+  Connection& c = calling.connection;
+  --c.calls;
+  if (c.ended) return release(c);
+  if (c.closing) return;
+  add(c, Event::Kind::reply).answer = std::move(calling.answer);
+  dispatch(c);
 }
 
 // ---- close ------------------------------------------------------------------------------------
@@ -500,16 +590,22 @@ void LibuvLoop::end(Connection& c, std::error_code error) {
   c.ended = true;
   c.error = error;
   timers_.set(c.id.slot, kNever);
-  counters_.add(Count::sys_close);
-  uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), [](uv_handle_t* h) {
+  c.cancellation.cancel();
+  const uv_close_cb closed = [](uv_handle_t* h) {
     of(h).closed = true;
     of(h).loop->release(of(h));
-  });
+  };
+  counters_.add(Count::sys_close);
+  if (c.aborted) {
+    counters_.add(Count::sys_sockopt);
+    if (uv_tcp_close_reset(&c.tcp, closed) == 0) return;
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), closed);
 }
 
 // Frees an ended connection once neither libuv nor the pool holds anything of it.
 void LibuvLoop::release(Connection& c) {
-  if (!c.closed || c.working) return;
+  if (!c.closed || c.working || c.calls > 0) return;
   counters_.add(Count::closed);
   c.session->on_close(c.error);
   connections_.remove(c.id.slot);

@@ -6,10 +6,12 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <thread>
 
 #include "backends/backend.hpp"
@@ -22,12 +24,14 @@ constexpr int kUsage = 2;
 constexpr int kUnavailable = 3;
 constexpr unsigned kMaxThreads = 1024;  // loops; beyond any machine that this runs on
 
+constexpr Duration kLongest = std::chrono::hours(24 * 365);  // of an option; no overflow in sums
+
 struct ServerOptions {
   std::string backend = "epoll";
-  std::string listen = "127.0.0.1:7007";
+  std::string listen;
   unsigned threads = 1;
   std::string stats_json;  // empty: none
-  double grace_ms = 5000;
+  Duration grace = std::chrono::seconds(5);
   bool list = false;
   bool json = false;
 };
@@ -36,24 +40,40 @@ struct UsageError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-void split_address(const std::string& text, Options& options) {
-  const std::size_t colon = text.rfind(':');
-  const auto bad = [&] {
-    throw UsageError(fmt::format(
-        "--listen: '{}' is not ADDRESS:PORT, such as 127.0.0.1:7007 or [::1]:7007", text));
-  };
-  if (colon == text.npos) bad();
-  std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != host.npos) {
-    bad();
+struct Unit {
+  const char* name;
+  double factor;
+};
+// Largest first: the first that divides a value without a rest is used to print it.
+constexpr Unit kTimes[] = {{"h", 3600e9}, {"m", 60e9}, {"s", 1e9}, {"ms", 1e6}, {"us", 1e3}};
+constexpr Unit kSizes[] = {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}};
+
+std::string with_unit(double value, std::span<const Unit> units) {
+  for (const Unit& unit : units) {
+    const double n = value / unit.factor;
+    if (value > 0 && n == std::floor(n)) return fmt::format("{:.0f}{}", n, unit.name);
   }
-  const char* first = text.data() + colon + 1;
+  return fmt::format("{:.0f}{}", value / units.back().factor, units.back().name);
+}
+
+double parse_with_unit(const char* option, const std::string& text, std::span<const Unit> units,
+                       double most) {
+  double number = 0;
   const char* last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(first, last, options.port);
-  if (host.empty() || first == last || end != last || error != std::errc{}) bad();
-  options.host = host;
+  const auto [end, error] = std::from_chars(text.data(), last, number, std::chars_format::fixed);
+  const std::string_view unit(end, static_cast<std::size_t>(last - end));
+  for (const Unit& u : units) {
+    if (error != std::errc{} || unit != u.name) continue;
+    const double value = number * u.factor;
+    if (value >= 0 && value <= most) return value;
+  }
+  std::string names;
+  for (const Unit& u : units) {
+    if (*u.name != '\0') names += fmt::format("{}{}", names.empty() ? "" : ", ", u.name);
+  }
+  throw CLI::ValidationError(
+      option, fmt::format("'{}' is not a number from 0 to {} with a unit of {}", text,
+                          with_unit(most, units), names));
 }
 
 // A thousand connections need a thousand descriptors; the soft limit is often 1024.
@@ -130,10 +150,12 @@ void print_counters(const Stats& stats) {
   }
 }
 
-int run(const ServerOptions& server, Service& service) {
+int run(const ServerOptions& server, Program& program) {
   Options options;
   options.threads = server.threads;
-  split_address(server.listen, options);
+  const Upstream address = parse_address("--listen", server.listen);
+  options.host = address.host;
+  options.port = address.port;
   const Spec spec = parse_spec(server.backend);
   raise_descriptor_limit();
   signal(SIGPIPE, SIG_IGN);
@@ -144,6 +166,7 @@ int run(const ServerOptions& server, Service& service) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   const std::unique_ptr<Backend> backend = make_backend(spec, options);
+  const std::unique_ptr<Service> service = program.start(*backend);
   StatsFile file(server, *backend);
   file.write(false);
   for (const Feature& f : backend->stats().features) {
@@ -158,7 +181,7 @@ int run(const ServerOptions& server, Service& service) {
   std::exception_ptr failure;
   std::jthread thread([&, main_thread = pthread_self()] {
     try {
-      backend->run(service);
+      backend->run(*service);
     } catch (...) {
       failure = std::current_exception();
       pthread_kill(main_thread, SIGTERM);
@@ -173,8 +196,7 @@ int run(const ServerOptions& server, Service& service) {
       fmt::print(stderr, "echolab: {}\n", error.what());
     }
   }
-  backend->stop(std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double, std::milli>(server.grace_ms)));
+  backend->stop(server.grace);
   thread.join();
   if (failure) std::rethrow_exception(failure);
   print_counters(backend->stats());
@@ -191,28 +213,72 @@ void add_server_options(CLI::App& app, ServerOptions& o) {
       ->capture_default_str();
   app.add_option("--stats-json", o.stats_json, "write counters to FILE: at start, SIGUSR1 and exit")
       ->type_name("FILE");
-  const std::map<std::string, double> units{{"ms", 1}, {"s", 1000}, {"m", 60'000}};
-  app.add_option("--grace", o.grace_ms, "time to drain after SIGTERM, such as 5s or 250ms")
-      ->transform(CLI::AsNumberWithUnit(units, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
-      ->check(CLI::NonNegativeNumber)
-      ->default_str("5s");
+  add_time_option(app, "--grace", o.grace, "time to drain after SIGTERM");
   app.add_flag("--list", o.list, "print the backends and why each is there");
   app.add_flag("--json", o.json, "with --list: as JSON")->needs("--list");
 }
 
 }  // namespace
 
-int serve(int argc, char** argv, const char* name, const char* about, Service& service) {
-  CLI::App app(about, name);
+void add_time_option(CLI::App& app, const char* name, Duration& value, const char* about) {
+  app.add_option_function<std::string>(
+         name,
+         [name, &value](const std::string& text) {
+           const double most = std::chrono::duration<double, std::nano>(kLongest).count();
+           value = std::chrono::round<Duration>(
+               std::chrono::duration<double, std::nano>(parse_with_unit(name, text, kTimes, most)));
+         },
+         about)
+      ->type_name("TIME")
+      ->default_str(with_unit(std::chrono::duration<double, std::nano>(value).count(), kTimes));
+}
+
+void add_size_option(CLI::App& app, const char* name, std::size_t& value, const char* about) {
+  app.add_option_function<std::string>(
+         name,
+         [name, &value](const std::string& text) {
+           constexpr double kMost = 1e15;  // far below where a double skips integers
+           value = static_cast<std::size_t>(parse_with_unit(name, text, kSizes, kMost));
+         },
+         about)
+      ->type_name("SIZE")
+      ->default_str(with_unit(static_cast<double>(value), kSizes));
+}
+
+Upstream parse_address(const char* option, const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  const auto bad = [&] {
+    throw UsageError(fmt::format(
+        "{}: '{}' is not ADDRESS:PORT, such as 127.0.0.1:7007 or [::1]:7007", option, text));
+  };
+  if (colon == text.npos) bad();
+  Upstream address{text.substr(0, colon), 0};
+  std::string& host = address.host;
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != host.npos) {
+    bad();
+  }
+  const char* first = text.data() + colon + 1;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(first, last, address.port);
+  if (host.empty() || first == last || end != last || error != std::errc{}) bad();
+  return address;
+}
+
+int serve(int argc, char** argv, Program& program) {
+  CLI::App app(program.about(), program.name());
   ServerOptions options;
+  options.listen = program.default_listen();
   add_server_options(app, options);
+  program.add_options(app);
   try {
     app.parse(argc, argv);
     if (options.list) {
       print_catalogue(options.json);
       return 0;
     }
-    return run(options, service);
+    return run(options, program);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
     fmt::print(stderr, "{}: {}; see --help\n", app.get_name(), error.what());

@@ -14,12 +14,9 @@ namespace {
 // clients that connect at once fit.
 constexpr int kBacklog = 4096;
 
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-};
+}  // namespace
 
-Address parse(const std::string& host, std::uint16_t port) {
+std::optional<Address> parse_address(const std::string& host, std::uint16_t port) {
   Address a;
   if (auto* v4 = reinterpret_cast<sockaddr_in*>(&a.storage);
       inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
@@ -32,19 +29,31 @@ Address parse(const std::string& host, std::uint16_t port) {
     v6->sin6_port = htons(port);
     a.length = sizeof(sockaddr_in6);
   } else {
-    throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
+    return std::nullopt;
   }
   return a;
 }
 
-}  // namespace
+Fd start_connecting(const Address& address) {
+  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fd;
+  const int on = 1;
+  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (::connect(fd.get(), address.get(), address.length) == 0 || errno == EINPROGRESS) return fd;
+  const int error = errno;  // close() may set it anew
+  fd.reset();
+  errno = error;
+  return {};
+}
 
 void throw_errno(int positive_errno, const std::string& what) {
   throw std::system_error(positive_errno, std::system_category(), what);
 }
 
 Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared) {
-  const Address address = parse(host, port);
+  const std::optional<Address> parsed = parse_address(host, port);
+  if (!parsed) throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
+  const Address& address = *parsed;
   const auto check = [&](int rc, const char* call) {
     if (rc < 0)
       throw_errno(errno, std::string(call) + " " + host + " port " + std::to_string(port));
@@ -61,7 +70,7 @@ Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool 
   }
   check(setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
         "cannot set TCP_NODELAY for");
-  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length) < 0) {
+  if (::bind(fd_.get(), address.get(), address.length) < 0) {
     const int error = errno;
     const char* advice = error == EADDRINUSE      ? " (choose another port, or 0 for any free one)"
                          : error == EACCES        ? " (ports below 1024 need root)"

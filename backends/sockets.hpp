@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -45,7 +46,23 @@ inline std::error_code last_error() {
 inline std::error_code error_of(int positive_errno) {
   return {positive_errno, std::system_category()};
 }
+inline std::error_code canceled() {
+  return std::make_error_code(std::errc::operation_canceled);
+}
 [[noreturn]] void throw_errno(int positive_errno, const std::string& what);
+
+// A numeric IPv4 or IPv6 address with a port, as the kernel takes it.
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+
+  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+std::optional<Address> parse_address(const std::string& host, std::uint16_t port);
+
+// A non-blocking socket with TCP_NODELAY whose connection to that address is under way: writable
+// once it is made or has failed. Empty, with errno set, if it could not be started.
+Fd start_connecting(const Address&);
 
 // A listening TCP socket. Connections inherit its TCP_NODELAY (tcp(7)): without it a reply that
 // follows an unacknowledged one would wait for a delayed ACK, 40 ms.

@@ -44,6 +44,9 @@ namespace echolab {
   X(posts)         /* posts delivered */                                      \
   X(posts_stale)   /* posts to connections that had ended */                  \
   X(deadlines)     /* on_deadline calls */                                    \
+  X(calls)         /* requests to upstreams */                                \
+  X(calls_failed)  /* of these, answered by an error */                       \
+  X(calls_reused)  /* of these, sent over a connection kept from before */    \
   X(overflows)     /* connections closed over the outbox limit */             \
   X(cq_overflows)  /* completions that found the io_uring queue full */       \
   X(pool_jobs)     /* jobs run by the libuv threadpool */
@@ -76,6 +79,12 @@ class Counters {
     std::size_t i = static_cast<std::size_t>(std::bit_width(events)) - 1;
     if (i >= kBatchBuckets) i = kBatchBuckets - 1;
     batches_[i].store(batches_[i].load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  // What another thread has counted and will not count on.
+  void add(const Counters& other) noexcept {
+    for (std::size_t i = 0; i < kCounts; ++i) {
+      if (const auto n = other.get(static_cast<Count>(i)); n > 0) add(static_cast<Count>(i), n);
+    }
   }
   [[nodiscard]] std::uint64_t get(Count c) const noexcept {
     return values_[static_cast<std::size_t>(c)].load(std::memory_order_relaxed);

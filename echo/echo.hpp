@@ -1,6 +1,9 @@
 // The echo service (RFC 862): what comes in goes out, in order.
 #pragma once
 
+#include <deque>
+#include <vector>
+
 #include "backends/session.hpp"
 
 namespace echolab {
@@ -9,8 +12,67 @@ struct Echo final : Session {
   void on_bytes(Out& out, Input in, Time) override { out.forward(in); }
 };
 
-struct EchoService final : Service {
-  std::unique_ptr<Session> accept() override { return std::make_unique<Echo>(); }
+// Answers each chunk a fixed time after it came: an upstream that takes its time. Order is kept,
+// and nothing is lost when the peer or the server stops: what is due later is sent first.
+class DelayedEcho final : public Session {
+ public:
+  // A client that sends more than this within one delay, in bytes, gets the oldest chunks early:
+  // they move to the outbox, where backpressure stops reading.
+  static constexpr std::size_t kMost = 1024 * 1024;
+
+  explicit DelayedEcho(Duration delay) : delay_(delay) {}
+
+  void on_bytes(Out& out, Input in, Time now) override {
+    waiting_.push_back({now + delay_, {in.begin(), in.end()}});
+    size_ += in.size();
+    while (size_ > kMost) send_first(out);
+    go_on(out);
+  }
+  void on_deadline(Out& out, Time now) override {
+    while (!waiting_.empty() && waiting_.front().due <= now) send_first(out);
+    go_on(out);
+  }
+  void on_eof(Out& out, Time) override {
+    ending_ = true;
+    go_on(out);
+  }
+  void on_drain(Out& out, Time now) override { on_eof(out, now); }
+
+ private:
+  struct Chunk {
+    Time due;
+    std::vector<std::byte> bytes;
+  };
+
+  void send_first(Out& out) {
+    out.write(waiting_.front().bytes);
+    size_ -= waiting_.front().bytes.size();
+    waiting_.pop_front();
+  }
+  void go_on(Out& out) {
+    if (!waiting_.empty()) {
+      out.wake_at(waiting_.front().due);
+    } else if (ending_) {
+      out.close();
+    }
+  }
+
+  Duration delay_;
+  std::deque<Chunk> waiting_;
+  std::size_t size_ = 0;  // bytes in it
+  bool ending_ = false;
+};
+
+class EchoService final : public Service {
+ public:
+  explicit EchoService(Duration delay = {}) : delay_(delay) {}  // zero: none
+  std::unique_ptr<Session> accept() override {
+    if (delay_ > Duration::zero()) return std::make_unique<DelayedEcho>(delay_);
+    return std::make_unique<Echo>();
+  }
+
+ private:
+  Duration delay_;
 };
 
 }  // namespace echolab
