@@ -31,6 +31,27 @@ std::span<char> text_of(Input input) {
   return {reinterpret_cast<char*>(input.data()), input.size()};
 }
 
+// What a session wants when it was given bytes that are not a backend's.
+void copy_effects(Out& from, Out& to) {
+  for (std::size_t i = 0; i < from.pieces(); ++i) {
+    if (from.piece(i).kind == Out::Piece::Kind::shared) {
+      to.share(from.piece(i).frame);
+    } else {
+      to.write(from.bytes(i));
+    }
+  }
+  for (const Out::Call& c : from.calls()) {
+    to.call(*c.upstream, c.id, c.request, c.reply_size, c.timeout);
+  }
+  if (from.deadline()) to.wake_at(*from.deadline());
+  if (from.awaits_room()) to.await_room();
+  if (from.aborting()) {
+    to.abort();
+  } else if (from.closing()) {
+    to.close();
+  }
+}
+
 class HttpSession final : public Session {
  public:
   explicit HttpSession(const HttpContext& context) : context_(context) {}
@@ -73,7 +94,8 @@ class HttpSession final : public Session {
   void settle(Out& out, Time now);
   void arm(Out& out);
   bool watch_client(Out& out, Time now);
-  void hand_over(Out& out, std::span<char> rest, Time now);
+  enum class Held : bool { no, yes };
+  void hand_over(Out& out, std::span<char> rest, Held held, Time now);
 
   const HttpContext& context_;
   ConnId id_;
@@ -102,6 +124,9 @@ class HttpSession final : public Session {
   std::uint64_t written_ = 0;  // bytes, ever
   std::uint64_t taken_ = 0;    // of these, by the kernel when write_by_ was set
 };
+
+// All that an idle connection costs: kept small, for there may be tens of thousands of them.
+static_assert(sizeof(HttpSession) <= 256);
 
 // ---- the handler's side -----------------------------------------------------------------------
 
@@ -252,7 +277,7 @@ void HttpSession::on_bytes(Out& out, Input input, Time now) {
   if (next_) return next_->on_bytes(out, input, now);
   if (ending_) return;
   const std::span<char> rest = serve(out, text_of(input), now);
-  if (next_) return hand_over(out, rest, now);
+  if (next_) return hand_over(out, rest, Held::no, now);
   hold(rest);
   settle(out, now);
 }
@@ -270,7 +295,7 @@ std::span<char> HttpSession::serve(Out& out, std::span<char> bytes, Time now) {
       refuse(out, parser.refusal(), parser.rules().is_head(), now);
     } else if (parser.state() == RequestParser::State::complete) {
       handle(out, now);
-      if (out.queued() + out.total() > kAnswersAhead && !ending_) {
+      if (handles() && out.queued() + out.total() > kAnswersAhead) {
         full_ = true;
         out.await_room();
       }
@@ -322,30 +347,32 @@ void HttpSession::hold(std::span<char> bytes) {
 
 // An answer is complete, or there is room again: what was read ahead is next.
 void HttpSession::go_on(Out& out, Time now) {
-  while (handles() && ahead_used_ < ahead_.size()) {
-    std::string ahead = std::move(ahead_);
-    ahead_.clear();
-    const std::size_t used = std::exchange(ahead_used_, 0);
-    const std::span<char> rest = serve(out, std::span(ahead).subspan(used), now);
-    if (next_) return hand_over(out, rest, now);
-    if (ending_ || rest.empty()) break;
+  std::string ahead = std::exchange(ahead_, {});
+  const std::size_t used = std::exchange(ahead_used_, 0);
+  const std::span<char> rest = serve(out, std::span(ahead).subspan(used), now);
+  if (next_) return hand_over(out, rest, Held::yes, now);
+  if (!rest.empty() && !ending_) {
     ahead_used_ = ahead.size() - rest.size();
     ahead_ = std::move(ahead);
   }
-  if (next_) return hand_over(out, {}, now);
   settle(out, now);
 }
 
-// The connection is the new session's from here on.
-void HttpSession::hand_over(Out& out, std::span<char> rest, Time now) {
-  std::string ahead = std::move(ahead_);
-  ahead_ = {};
-  pending_.reset();
+// The connection is the new session's from here on, beginning with what came behind the request:
+// bytes of this callback's input, or held ones.
+void HttpSession::hand_over(Out& out, std::span<char> rest, Held held, Time now) {
   if (armed_ != kNever) out.wake_at(kNever);
   next_->on_open(out, id_, now);
-  if (rest.empty()) rest = std::span(ahead).subspan(std::min(ahead_used_, ahead.size()));
   if (!rest.empty() && !out.closing()) {
-    next_->on_bytes(out, std::as_writable_bytes(rest), now);
+    if (held == Held::no) {
+      next_->on_bytes(out, std::as_writable_bytes(rest), now);
+    } else {
+      // They lie in no backend's buffer, and cannot be forwarded.
+      Out effects;
+      effects.set_queued(out.queued() + out.total());
+      next_->on_bytes(effects, std::as_writable_bytes(rest), now);
+      copy_effects(effects, out);
+    }
   }
   if (eof_ && !out.closing()) next_->on_eof(out, now);
   if (draining_ && !out.closing()) next_->on_drain(out, now);

@@ -401,7 +401,7 @@ TEST_CASE("an upgraded connection belongs to its new session") {
   late.driver.feed(request("/park") + request("/upgrade") + "be");
   late.driver.feed("hind");
   late.driver.eof();
-  late.driver.post({});
+  late.driver.post({});  // forwards what it is given, which was held and is no backend's buffer
   CHECK(late.driver.output().ends_with("\r\n\r\n<BEHIND>"));
   CHECK(late.driver.closed());
 }
