@@ -12,3 +12,5 @@ function(echolab_add_fuzzer target)
 endfunction()
 
 echolab_add_fuzzer(fuzz_http tests/fuzz_http.cpp)
+echolab_add_fuzzer(fuzz_websocket tests/fuzz_websocket.cpp tests/ws_client.cpp)
+target_link_libraries(fuzz_websocket PRIVATE fmt::fmt ZLIB::ZLIB)

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -35,16 +36,12 @@ class PushService final : private Poster {
                 (deflate ? "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" : "\r\n"));
     const std::string output = line->driver.take_output();
     const std::size_t end = output.find("\r\n\r\n");
-    REQUIRE(output.starts_with("HTTP/1.1 101 "));
-    REQUIRE(end != std::string::npos);
+    if (!output.starts_with("HTTP/1.1 101 ")) throw std::runtime_error("no WebSocket: " + output);
     line->push_back_output(output.substr(end + 4));
     lines_[last_] = line.get();
     return line;
   }
-  void forget(const WsLine& line) {
-    std::erase_if(lines_, [&](const auto& one) { return one.second == &line; });
-  }
-  // Until nothing is on its way any more.
+  // Until nothing is on its way any more. Connections that were opened must be there still.
   void deliver() {
     while (!mail_.empty()) {
       const auto [slot, post] = mail_.front();
@@ -58,8 +55,9 @@ class PushService final : private Poster {
                       const std::string& key = "") {
     patterns::Hub::Turn turn;
     const auto done = hub.publish(topic, key, data, {}, turn);
-    REQUIRE(done.refusal == patterns::Hub::Refusal::none);
-    REQUIRE(!done.held);
+    if (done.refusal != patterns::Hub::Refusal::none || done.held) {
+      throw std::runtime_error("not published");
+    }
     deliver();
     return hub.id_of(done.number);
   }

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "tests/catch.hpp"
 #include "tests/session_driver.hpp"
 #include "tests/ws_client.hpp"
 
