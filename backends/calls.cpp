@@ -17,9 +17,15 @@ std::error_code told(std::error_code error) {
 
 }  // namespace
 
-void Calls::start(ConnId caller, Out::Call&& asked) {
-  Call call{caller, asked.timeout > kNever - now_ ? kNever : now_ + asked.timeout,
-            std::move(asked)};
+unsigned Calls::start(ConnId caller, std::vector<Out::Call>& calls) {
+  for (Out::Call& asked : calls) {
+    const Time deadline = asked.timeout > kNever - now_ ? kNever : now_ + asked.timeout;
+    start({caller, deadline, std::move(asked)});
+  }
+  return static_cast<unsigned>(calls.size());
+}
+
+void Calls::start(Call&& call) {
   std::vector<std::uint32_t>& idle = idle_[call.asked.upstream];
   if (call.asked.reply_size == 0) {  // no byte would ever say that it has been answered
     return answer(call, std::make_error_code(std::errc::invalid_argument), {}, false);
@@ -46,7 +52,7 @@ void Calls::fresh(Call&& call) {
   if (!address) {
     return answer(call, std::make_error_code(std::errc::invalid_argument), {}, false);
   }
-  Fd fd(::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Fd fd(::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | socket_flags_, 0));
   if (!fd) return answer(call, last_error(), {}, false);
   const int on = 1;
   counters_.add(Count::sys_sockopt);
@@ -116,11 +122,6 @@ void Calls::expire() {
     Link& l = *links_.at(slot);
     l.busy ? failed(l, std::make_error_code(std::errc::timed_out)) : drop(l);
   }
-}
-
-void Calls::take(std::vector<Answer>& into) {
-  into.clear();
-  into.swap(answers_);
 }
 
 void Calls::shut() {

@@ -29,29 +29,38 @@ class Calls {
   // seldom cross.
   static constexpr Duration kIdleTime = std::chrono::seconds(30);
 
-  struct Answer {
-    ConnId caller;
-    CallId id = 0;
-    std::error_code error;
-    std::vector<std::byte> bytes;
-    bool reused = false;  // over a connection that had carried another call
-  };
-
-  // `now` is the loop's clock. Both outlive this.
-  Calls(Counters& counters, const Time& now) : counters_(counters), now_(now) {}
+  // `now` is the loop's clock. Both outlive this. Sockets are made with these flags of socket(2).
+  Calls(Counters& counters, const Time& now, int socket_flags)
+      : counters_(counters), now_(now), socket_flags_(socket_flags) {}
   Calls(const Calls&) = delete;
   Calls& operator=(const Calls&) = delete;
   virtual ~Calls() = default;
 
-  // The answer comes by take(), never from within.
-  void start(ConnId caller, Out::Call&& call);
+  // Takes over the calls of one callback, and returns their number. The answers come by deliver(),
+  // never from within.
+  unsigned start(ConnId caller, std::vector<Out::Call>& calls);
   // The caller is gone or closing: its calls are dropped and their connections closed.
   void cancel(ConnId caller);
-  // Ends what has taken too long. next(): when that will be, or now if there are answers.
-  void expire();
+  // When deliver() has something to do: now, if there are answers.
   [[nodiscard]] Time next() const { return answers_.empty() ? timers_.next() : now_; }
-  // Answers that have come. `into` comes back empty if there were none.
-  void take(std::vector<Answer>& into);
+  // Ends what has taken too long, and calls f(connection, reply) for each answer whose caller is
+  // there to have it. A Connection has the flags ended and closing, and counts unanswered calls.
+  template <class Connection, class F>
+  void deliver(const Connections<Connection>& connections, F&& f) {
+    expire();
+    if (answers_.empty()) return;
+    turn_.swap(answers_);
+    for (const Answer& a : turn_) {
+      Connection* c = connections.find(a.caller.slot, a.caller.generation);
+      if (c == nullptr || c->ended || c->closing) continue;
+      --c->calls;
+      counters_.add(Count::calls);
+      if (a.error) counters_.add(Count::calls_failed);
+      if (a.reused) counters_.add(Count::calls_reused);
+      f(*c, Reply{a.id, a.error, a.bytes});
+    }
+    turn_.clear();
+  }
   // Closes what is kept; the callers are gone. size(): connections that are not closed yet.
   void shut();
   [[nodiscard]] std::size_t size() const { return links_.size(); }
@@ -81,6 +90,7 @@ class Calls {
     bool silent = false;  // the send in flight reports only failure
     bool receiving = false;
     bool watching = false;
+    bool outdated = false;  // it watches since before this call
     unsigned in_flight = 0;
   };
 
@@ -102,13 +112,24 @@ class Calls {
   Connections<Link> links_;
 
  private:
+  struct Answer {
+    ConnId caller;
+    CallId id = 0;
+    std::error_code error;
+    std::vector<std::byte> bytes;
+    bool reused = false;  // over a connection that had carried another call
+  };
+  void start(Call&& call);
+  void expire();
   void begin(Link& l, Call&& call);
   void fresh(Call&& call);
   void answer(const Call& call, std::error_code error, std::vector<std::byte>&& bytes, bool reused);
 
+  const int socket_flags_;
   Timers timers_;  // of a busy link its call's deadline, of an idle one its end
   std::unordered_map<const Upstream*, std::vector<std::uint32_t>> idle_;  // slots
   std::vector<Answer> answers_;
+  std::vector<Answer> turn_;  // being delivered
 };
 
 }  // namespace echolab

@@ -30,6 +30,7 @@
 #include "backends/mailbox.hpp"
 #include "backends/models.hpp"
 #include "backends/outbox.hpp"
+#include "backends/rooms.hpp"
 #include "backends/timers.hpp"
 
 namespace echolab {
@@ -88,11 +89,9 @@ class EpollLoop {
   void send_direct(Connection& c);
   void flush(Connection& c);
   void update_interest(Connection& c);
-  void check_room(Connection& c);
   void deliver_room();
   void deliver_posts();
   void fire_deadlines();
-  void call(Connection& c);
   void deliver_replies();
   void finish(Connection& c);
   void abort(Connection& c);
@@ -116,15 +115,14 @@ class EpollLoop {
   Service* service_ = nullptr;
   Time now_{};
   EpollCalls calls_;
+  Rooms<Connection> rooms_;
   bool draining_ = false;
   Out out_;  // the effects of the callback being served
   std::vector<std::byte> buffer_ = std::vector<std::byte>(kReceiveBuffer);
   std::vector<ConnId> again_;         // may have more to read
   std::vector<std::uint32_t> ended_;  // slots to free when the batch is done
-  std::vector<ConnId> room_;          // await room, and there is some
-  std::vector<ConnId> turn_;          // one of the lists above while it is worked off
+  std::vector<ConnId> turn_;          // again_ while it is worked off
   std::vector<Mailbox::Item> items_;
-  std::vector<Calls::Answer> answers_;
 };
 
 // ---- setup ------------------------------------------------------------------------------------
@@ -141,7 +139,8 @@ EpollLoop::EpollLoop(Listener listener, std::uint16_t shard, const Options& opti
       listener_(std::move(listener)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      calls_(epoll_.get(), counters_, now_) {
+      calls_(epoll_.get(), counters_, now_),
+      rooms_(limits_.low_water) {
   if (!epoll_) throw_errno(errno, "cannot create an epoll instance");
   if (!wake_) throw_errno(errno, "cannot create an eventfd");
   epoll_event listening{EPOLLIN, {.u64 = tag(kListenerSlot, 0)}};
@@ -258,10 +257,10 @@ void EpollLoop::apply(Connection& c) {
     if (c.calls > 0) calls_.cancel(c.id);
     if (c.outbox.empty()) finish(c);
   } else if (!c.ended) {
-    if (!out_.calls().empty()) call(c);
+    if (!out_.calls().empty()) c.calls += calls_.start(c.id, out_.calls());
     if (out_.awaits_room()) {
       c.awaits_room = true;
-      check_room(c);
+      rooms_.check(c);
     }
   }
   out_.clear();
@@ -323,7 +322,7 @@ void EpollLoop::flush(Connection& c) {
     c.paused = false;
     again(c);
   }
-  if (c.awaits_room) check_room(c);
+  if (c.awaits_room) rooms_.check(c);
   if (c.outbox.empty() && c.closing && !c.lingering) finish(c);
 }
 
@@ -340,26 +339,11 @@ void EpollLoop::update_interest(Connection& c) {
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, c.fd.get(), &event) < 0) end(c, last_error());
 }
 
-// Room is told of at the end of the turn: never within the callback that awaits it, and once a
-// turn, so that a session which always finds some does not keep the others waiting.
-void EpollLoop::check_room(Connection& c) {
-  if (c.room_queued || c.closing || c.outbox.size() > limits_.low_water) return;
-  c.room_queued = true;
-  room_.push_back(c.id);
-}
-
 void EpollLoop::deliver_room() {
-  turn_.swap(room_);
-  for (const ConnId& id : turn_) {
-    Connection* c = connections_.find(id.slot, id.generation);
-    if (c == nullptr || c->ended || c->closing) continue;
-    c->room_queued = false;
-    if (c->outbox.size() > limits_.low_water) continue;  // it was filled meanwhile
-    c->awaits_room = false;
-    enter(*c).on_room(out_, now_);
-    apply(*c);
-  }
-  turn_.clear();
+  rooms_.deliver(connections_, [this](Connection& c) {
+    enter(c).on_room(out_, now_);
+    apply(c);
+  });
 }
 
 // ---- post -------------------------------------------------------------------------------------
@@ -401,7 +385,7 @@ void EpollLoop::fire_deadlines() {
 }
 
 int EpollLoop::timeout_ms() const {
-  if (!again_.empty() || !room_.empty()) return 0;
+  if (!again_.empty() || !rooms_.empty()) return 0;
   Time next = std::min(timers_.next(), calls_.next());
   if (draining_) next = std::min(next, stop_.until());
   if (next == kNever) return -1;
@@ -412,26 +396,11 @@ int EpollLoop::timeout_ms() const {
 
 // ---- call -------------------------------------------------------------------------------------
 
-void EpollLoop::call(Connection& c) {
-  for (Out::Call& call : out_.calls()) {
-    ++c.calls;
-    calls_.start(c.id, std::move(call));
-  }
-}
-
 void EpollLoop::deliver_replies() {
-  calls_.expire();
-  calls_.take(answers_);
-  for (const Calls::Answer& a : answers_) {
-    Connection* c = connections_.find(a.caller.slot, a.caller.generation);
-    if (c == nullptr || c->ended || c->closing) continue;
-    --c->calls;
-    counters_.add(Count::calls);
-    if (a.error) counters_.add(Count::calls_failed);
-    if (a.reused) counters_.add(Count::calls_reused);
-    enter(*c).on_reply(out_, {a.id, a.error, a.bytes}, now_);
-    apply(*c);
-  }
+  calls_.deliver(connections_, [this](Connection& c, const Reply& reply) {
+    enter(c).on_reply(out_, reply, now_);
+    apply(c);
+  });
 }
 
 // ---- close ------------------------------------------------------------------------------------

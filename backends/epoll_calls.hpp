@@ -17,7 +17,7 @@ class EpollCalls final : public Calls {
   static constexpr std::uint32_t kFirstSlot = 1U << 31;
 
   EpollCalls(int epoll, Counters& counters, const Time& now)
-      : Calls(counters, now), epoll_(epoll) {}
+      : Calls(counters, now, SOCK_NONBLOCK), epoll_(epoll) {}
   void handle(const epoll_event& event);
 
  private:

@@ -27,7 +27,6 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
-#include <array>
 
 #include "backends/buffer_ring.hpp"
 #include "backends/connections.hpp"
@@ -36,14 +35,14 @@
 #include "backends/models.hpp"
 #include "backends/outbox.hpp"
 #include "backends/ring.hpp"
+#include "backends/rooms.hpp"
 #include "backends/timers.hpp"
+#include "backends/uring_calls.hpp"
+#include "backends/uring_connection.hpp"
 
 namespace echolab {
 namespace {
 
-constexpr std::size_t kOwnBuffer = 64 * 1024;       // bytes; a whole 64 KiB message in one receive
-constexpr std::size_t kGather = 64;                 // iovec entries per sendmsg
-constexpr std::uint32_t kTagGeneration = 0xffffff;  // the bits of it that a tag has room for
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);  // after the descriptor limit was hit
 
 class UringLoop {
@@ -60,40 +59,11 @@ class UringLoop {
 
  private:
   // ---- Connection -----------------------------------------------------------------------------
-  struct Message {
-    msghdr header{};
-    std::array<iovec, kGather> entries;
-  };
-  struct Held {
-    Input bytes;
-    std::uint16_t buffer;
-    Pin pin;
-  };
-  struct Connection {
-    ConnId id;
-    int fd = -1;  // a descriptor, or the index of a direct one
-    std::unique_ptr<Session> session;
-    Outbox outbox;
-    std::unique_ptr<std::byte[]> buffer;  // of its own, where none are provided
-    std::vector<Held> held;               // input that came while reading was stopped
-    std::unique_ptr<Message> message;     // of a send that gathers
-    std::size_t sending = 0;              // bytes of the send in flight
-    unsigned in_flight = 0;   // requests that the kernel holds; freed only when there are none
-    bool receiving = false;   // a receive is in flight
-    bool cancelling = false;  // its cancellation too
-    bool queued = false;      // on the flush_ list
-    bool silent = false;      // the send in flight reports only failure
-    bool blocked = false;    // the socket took less than it was given: the next send waits for room
-    bool eof = false;        // a receive has returned 0
-    bool paused = false;     // not reading: too much is waiting to be sent
-    bool starved = false;    // none was provided: the next receive brings its own
-    bool closing = false;    // the session has closed; input is discarded
-    bool lingering = false;  // our FIN is sent, the peer's is awaited
-    bool ended = false;      // on_close has been called
-  };
-  enum class Op : std::uint8_t { accept, receive, send, cancel, shutdown, close, wake };
+  using Connection = UringConnection;
+  enum class Op : std::uint8_t { accept, receive, send, cancel, shutdown, reset, close, wake };
 
-  static std::uint64_t tag(Op op, ConnId id);
+  static std::uint64_t tag(Op op, ConnId id) { return ring_tag(static_cast<std::uint8_t>(op), id); }
+  Session& enter(Connection& c);
   void queue(io_uring_sqe* sqe, Op op, Connection& c);
   void arm_accept();
   void arm_wake();
@@ -109,20 +79,18 @@ class UringLoop {
   void flush(Connection& c);
   void sent(Connection& c, int result);
   void settle();
+  void deliver_room();
   void deliver_posts();
   void fire_deadlines();
+  void deliver_replies();
   void finish(Connection& c);
+  void abort(Connection& c);
   void end(Connection& c, std::error_code error);
   void close(int fd, std::uint64_t tagged);
   void release(Connection& c);
   void drain();
   void handle(const io_uring_cqe& cqe);
   void wait();
-
-  struct NoPins final : Pin::Owner {  // a connection's own buffer: Outbox::pinned() says it all
-    void pin(std::uint32_t) noexcept override {}
-    void unpin(std::uint32_t) noexcept override {}
-  };
 
   const Limits limits_;
   const std::uint16_t shard_;
@@ -131,13 +99,15 @@ class UringLoop {
   eventfd_t wake_value_ = 0;  // written by the kernel
   Counters counters_;
   Ring ring_;
-  NoPins no_pins_;
+  Connection::NoPins no_pins_;
   Connections<Connection> connections_;
   Timers timers_;
   Mailbox mailbox_;
   StopSignal stop_;
   Service* service_ = nullptr;
   Time now_{};
+  UringCalls calls_;
+  Rooms<Connection> rooms_;
   Time accept_again_ = kNever;
   bool accepting_ = false;
   bool draining_ = false;
@@ -145,6 +115,7 @@ class UringLoop {
   std::vector<ConnId> settling_;  // had one when the last call was made, which has carried it out
   Out out_;                       // the effects of the callback being served
   std::vector<ConnId> flush_;     // have something to send that no request carries yet
+  std::vector<ConnId> turn_;      // flush_ while it is worked off
   std::vector<Mailbox::Item> items_;
 };
 
@@ -156,14 +127,10 @@ UringLoop::UringLoop(Listener listener, std::uint16_t shard, const Options& opti
       shard_(shard),
       listener_(std::move(listener)),
       wake_(eventfd(0, EFD_CLOEXEC)),
-      ring_(config, counters_) {
+      ring_(config, counters_),
+      calls_(ring_, counters_, now_),
+      rooms_(limits_.low_water) {
   if (!wake_) throw_errno(errno, "cannot create an eventfd");
-}
-
-// A tag is op, 24 bits of generation, slot: what outlives its connection finds nothing.
-std::uint64_t UringLoop::tag(Op op, ConnId id) {
-  return std::uint64_t{static_cast<std::uint8_t>(op)} << 56 |
-         std::uint64_t{id.generation & kTagGeneration} << 32 | id.slot;
 }
 
 // Tags a prepared entry; it is submitted with the next wait.
@@ -171,6 +138,12 @@ void UringLoop::queue(io_uring_sqe* sqe, Op op, Connection& c) {
   sqe->user_data = tag(op, c.id);
   if (ring_.direct() && op != Op::cancel) sqe->flags |= IOSQE_FIXED_FILE;
   ++c.in_flight;
+}
+
+// The session, for one callback, which may ask what is queued: what no completion has told of yet.
+Session& UringLoop::enter(Connection& c) {
+  out_.set_queued(c.outbox.size());
+  return *c.session;
 }
 
 // ---- accept -----------------------------------------------------------------------------------
@@ -209,7 +182,7 @@ void UringLoop::accepted(const io_uring_cqe& cqe) {
   Connection& c = connections_.add(shard_);
   c.fd = cqe.res;
   c.session = service_->accept();
-  c.session->on_open(out_, c.id, now_);
+  enter(c).on_open(out_, c.id, now_);
   apply(c, {});
   receive(c);
   arm_accept();
@@ -230,8 +203,7 @@ void UringLoop::receive(Connection& c) {
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BufferRing::kGroup;
   } else {
-    if (!c.buffer) c.buffer = std::make_unique_for_overwrite<std::byte[]>(kOwnBuffer);
-    io_uring_prep_recv(sqe, c.fd, c.buffer.get(), kOwnBuffer, 0);
+    c.prepare_receive(sqe);
   }
   queue(sqe, Op::receive, c);
   c.receiving = true;
@@ -246,7 +218,7 @@ void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
   }
   if ((cqe.flags & IORING_CQE_F_BUFFER) != 0) {
     const std::uint16_t buffer = BufferRing::buffer_of(cqe);
-    Held input{ring_.buffers().received(cqe), buffer, Pin(ring_.buffers(), buffer)};
+    Connection::Held input{ring_.buffers().received(cqe), buffer, Pin(ring_.buffers(), buffer)};
     if (c.paused || !c.held.empty()) {
       c.held.push_back(std::move(input));
     } else {
@@ -274,13 +246,13 @@ void UringLoop::deliver(Connection& c, Input bytes, const Outbox::Source& source
   if (bytes.empty() || c.ended || c.closing) return;
   counters_.add(Count::inputs);
   counters_.add(Count::bytes_in, bytes.size());
-  c.session->on_bytes(out_, bytes, now_);
+  enter(c).on_bytes(out_, bytes, now_);
   apply(c, source);
 }
 
 void UringLoop::at_eof(Connection& c) {
   if (c.closing) return c.lingering ? end(c, {}) : void();
-  c.session->on_eof(out_, now_);
+  enter(c).on_eof(out_, now_);
   apply(c, {});
 }
 
@@ -289,7 +261,7 @@ void UringLoop::resume(Connection& c) {
   c.paused = false;
   std::size_t done = 0;
   for (; done < c.held.size() && !c.paused; ++done) {
-    Held& h = c.held[done];
+    Connection::Held& h = c.held[done];
     deliver(c, h.bytes, {&ring_.buffers(), h.buffer, limits_.pinned});
     if (c.ended) return;
     h.pin = Pin();
@@ -312,6 +284,7 @@ void UringLoop::stop_receiving(Connection& c) {
 
 // Takes over what one callback asked for, and leaves out_ clean for the next.
 void UringLoop::apply(Connection& c, const Outbox::Source& source) {
+  if (out_.aborting()) return abort(c);
   if (out_.total() > 0) counters_.add(Count::bytes_copied, c.outbox.take(out_, 0, source));
   if (const auto when = out_.deadline()) timers_.set(c.id.slot, *when);
   if (c.outbox.size() > limits_.outbox_limit) {
@@ -322,7 +295,16 @@ void UringLoop::apply(Connection& c, const Outbox::Source& source) {
     counters_.add(Count::pauses);
     stop_receiving(c);
   }
-  if (out_.closing() && !c.ended) c.closing = true;
+  if (out_.closing() && !c.ended) {
+    c.closing = true;
+    if (c.calls > 0) calls_.cancel(c.id);
+  } else if (!c.ended) {
+    if (!out_.calls().empty()) c.calls += calls_.start(c.id, out_.calls());
+    if (out_.awaits_room()) {
+      c.awaits_room = true;
+      rooms_.check(c);
+    }
+  }
   out_.clear();
   send_later(c);
 }
@@ -348,20 +330,8 @@ void UringLoop::flush(Connection& c) {
   // until something else happens. MSG_WAITALL makes a short send a failure in that case; else it
   // makes the kernel wait for room and go on.
   unsigned flags = MSG_NOSIGNAL | MSG_WAITALL;
-  const bool awaited = c.closing || !c.receiving;
-  iovec first{};
-  if (c.outbox.segments() == 1) {
-    c.outbox.gather(&first, 1);
-    c.sending = first.iov_len;
-    io_uring_prep_send(sqe, c.fd, first.iov_base, first.iov_len, 0);
-  } else {
-    if (!c.message) c.message = std::make_unique<Message>();
-    Message& m = *c.message;
-    m.header.msg_iov = m.entries.data();
-    m.header.msg_iovlen = c.outbox.gather(m.entries.data(), kGather);
-    for (std::size_t i = 0; i < m.header.msg_iovlen; ++i) c.sending += m.entries[i].iov_len;
-    io_uring_prep_sendmsg(sqe, c.fd, &m.header, 0);
-  }
+  const bool awaited = c.closing || !c.receiving || c.awaits_room;
+  c.prepare_send(sqe);
   c.silent = ring_.synchronous() && !c.blocked && !awaited && c.sending == c.outbox.size();
   if (c.silent) {
     flags |= MSG_DONTWAIT;
@@ -385,6 +355,7 @@ void UringLoop::sent(Connection& c, int result) {
   counters_.add(Count::bytes_out, n);
   c.outbox.consume(n);
   if (c.paused && c.outbox.size() <= limits_.low_water) resume(c);
+  if (c.awaits_room) rooms_.check(c);
   receive(c);
   send_later(c);
 }
@@ -396,6 +367,13 @@ void UringLoop::settle() {
     if (c != nullptr && c->silent) sent(*c, static_cast<int>(c->sending));
   }
   settling_.clear();
+}
+
+void UringLoop::deliver_room() {
+  rooms_.deliver(connections_, [this](Connection& c) {
+    enter(c).on_room(out_, now_);
+    apply(c, {});
+  });
 }
 
 // ---- post -------------------------------------------------------------------------------------
@@ -420,7 +398,7 @@ void UringLoop::deliver_posts() {
         continue;
       }
       counters_.add(Count::posts);
-      c->session->on_post(out_, item.post, now_);
+      enter(*c).on_post(out_, item.post, now_);
       apply(*c, {});
     }
   }
@@ -436,10 +414,19 @@ void UringLoop::fire_deadlines() {
       end(c, {});
     } else if (!c.closing) {
       counters_.add(Count::deadlines);
-      c.session->on_deadline(out_, now_);
+      enter(c).on_deadline(out_, now_);
       apply(c, {});
     }
   }
+}
+
+// ---- call -------------------------------------------------------------------------------------
+
+void UringLoop::deliver_replies() {
+  calls_.deliver(connections_, [this](Connection& c, const Reply& reply) {
+    enter(c).on_reply(out_, reply, now_);
+    apply(c, {});
+  });
 }
 
 // ---- close ------------------------------------------------------------------------------------
@@ -457,9 +444,21 @@ void UringLoop::finish(Connection& c) {
   resume(c);
 }
 
+// Connecting to no address disconnects at once, with RST (connect(2)); a direct descriptor has no
+// SO_LINGER to set. What the kernel still holds is cancelled by end().
+void UringLoop::abort(Connection& c) {
+  static constexpr sockaddr kNowhere{AF_UNSPEC, {}};
+  out_.clear();
+  io_uring_sqe* sqe = ring_.entry();
+  io_uring_prep_connect(sqe, c.fd, &kNowhere, sizeof kNowhere);
+  queue(sqe, Op::reset, c);
+  end(c, std::make_error_code(std::errc::connection_aborted));
+}
+
 void UringLoop::end(Connection& c, std::error_code error) {
   if (c.ended) return;
   c.ended = true;
+  if (c.calls > 0) calls_.cancel(c.id);
   timers_.set(c.id.slot, kNever);
   counters_.add(Count::closed);
   c.session->on_close(error);
@@ -516,7 +515,7 @@ void UringLoop::drain() {
   listener_ = Listener();
   connections_.each([this](Connection& c) {
     if (c.ended || c.closing) return;
-    c.session->on_drain(out_, now_);
+    enter(c).on_drain(out_, now_);
     apply(c, {});
   });
 }
@@ -527,9 +526,10 @@ void UringLoop::handle(const io_uring_cqe& cqe) {
   const auto op = static_cast<Op>(cqe.user_data >> 56);
   if (op == Op::wake) return arm_wake();
   if (op == Op::accept) return accepted(cqe);
+  if (cqe.user_data >> 56 >= UringCalls::kFirstOp) return calls_.completed(cqe);
   Connection* c =
       connections_.at_tag(static_cast<std::uint32_t>(cqe.user_data),
-                          static_cast<std::uint32_t>(cqe.user_data >> 32), kTagGeneration);
+                          static_cast<std::uint32_t>(cqe.user_data >> 32), kRingTagGeneration);
   if (c == nullptr) return;
   if (op == Op::receive) return received(*c, cqe);
   if (op == Op::send) return sent(*c, cqe.res);
@@ -540,9 +540,9 @@ void UringLoop::handle(const io_uring_cqe& cqe) {
 
 // Until something completes, a deadline is due or a post arrives.
 void UringLoop::wait() {
-  Time next = std::min(timers_.next(), accept_again_);
+  Time next = std::min({timers_.next(), calls_.next(), accept_again_});
   if (draining_) next = std::min(next, stop_.until());
-  const bool sleep = mailbox_.sleep();
+  const bool sleep = rooms_.empty() && mailbox_.sleep();
   const bool done = ring_.wait(!sleep           ? Duration::zero()
                                : next == kNever ? Ring::kForever
                                                 : next - now_);
@@ -555,7 +555,6 @@ void UringLoop::run(Service& service) {
   ring_.enable();
   arm_wake();
   arm_accept();
-  std::vector<ConnId> turn;
   now_ = std::chrono::steady_clock::now();
   for (;;) {
     if (stop_.requested()) {
@@ -564,7 +563,8 @@ void UringLoop::run(Service& service) {
         connections_.each(
             [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
       }
-      if (connections_.size() == 0) break;
+      if (connections_.size() == 0) calls_.shut();
+      if (connections_.size() + calls_.size() == 0) break;
     }
     wait();
     now_ = std::chrono::steady_clock::now();
@@ -572,15 +572,17 @@ void UringLoop::run(Service& service) {
     settle();
     deliver_posts();
     fire_deadlines();
+    deliver_replies();
+    deliver_room();
     if (accept_again_ <= now_) arm_accept();
-    turn.swap(flush_);
-    for (const ConnId& id : turn) {
+    turn_.swap(flush_);
+    for (const ConnId& id : turn_) {
       Connection* c = connections_.find(id.slot, id.generation);
       if (c == nullptr) continue;
       c->queued = false;
       flush(*c);
     }
-    turn.clear();
+    turn_.clear();
   }
 }
 

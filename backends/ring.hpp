@@ -17,6 +17,14 @@
 
 namespace echolab {
 
+// What a completion says about what it completes: operation, 24 bits of generation, slot. One that
+// outlives its connection finds nothing.
+inline constexpr std::uint32_t kRingTagGeneration = 0xffffff;  // the bits that there is room for
+inline std::uint64_t ring_tag(std::uint8_t op, ConnId id) {
+  return std::uint64_t{op} << 56 | std::uint64_t{id.generation & kRingTagGeneration} << 32 |
+         id.slot;
+}
+
 class Ring {
  public:
   struct Config {
