@@ -78,6 +78,19 @@ class Events {
       if (e.kind == Event::Kind::deadline) e.kind = Event::Kind::none;
     }
   }
+  // What came of them, when they have been called.
+  void count(Counters& counters) const {
+    for (std::size_t i = 0; i < size_; ++i) {
+      const Event& e = events_[i];
+      if (e.kind == Event::Kind::post) {
+        counters.add(e.called ? Count::posts : Count::posts_stale);
+      } else if (e.kind == Event::Kind::deadline && e.called) {
+        counters.add(Count::deadlines);
+      } else if (e.kind == Event::Kind::reply && e.called) {
+        e.answer->count(counters);
+      }
+    }
+  }
   void clear() {
     for (Event& e : *this) {
       e.out.clear();

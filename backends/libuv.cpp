@@ -22,8 +22,6 @@
 // libuv does not watch a socket that it neither reads nor writes: a reset is then noticed by the
 // next write only.
 
-#include <uv.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -37,12 +35,12 @@
 #include "backends/outbox.hpp"
 #include "backends/timers.hpp"
 #include "backends/upstreams.hpp"
+#include "backends/uv_loop.hpp"
 
 namespace echolab {
 namespace {
 
 constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, per connection
-constexpr std::size_t kGather = 64;      // buffers per write
 constexpr int kBacklog = 4096;           // connections that may wait to be accepted
 
 struct LibuvConfig {
@@ -55,7 +53,7 @@ class LibuvLoop {
 
   LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
             const LibuvConfig& config);
-  ~LibuvLoop();
+  ~LibuvLoop() { shut_server(); }
   LibuvLoop(const LibuvLoop&) = delete;
   LibuvLoop& operator=(const LibuvLoop&) = delete;
   void run(Service& service);
@@ -66,22 +64,11 @@ class LibuvLoop {
 
  private:
   // ---- Connection -----------------------------------------------------------------------------
+  // What each request touches comes first and lies together.
   struct Connection {
     ConnId id;
-    LibuvLoop* loop = nullptr;
-    uv_tcp_t tcp{};
-    uv_work_t work{};
-    uv_write_t write{};
-    uv_shutdown_t shutdown{};
-    std::unique_ptr<Session> session;
-    Outbox outbox;
-    Events inbox;                        // for the next job
-    std::size_t inbox_bytes = 0;         // of posts in it
-    Events job;                          // with the pool, if working
-    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
-    std::size_t writing = 0;             // bytes of the write in flight
-    bool working = false;                // the pool has the session
-    bool reading = false;                // uv_read_start is in force
+    bool working = false;  // the pool has the session
+    bool reading = false;  // uv_read_start is in force
     bool eof = false;
     bool paused = false;     // not reading: too much is waiting to be sent
     bool closing = false;    // the session has closed; input is discarded
@@ -90,32 +77,52 @@ class LibuvLoop {
     bool closed = false;     // libuv has let go of the handle
     bool aborted = false;    // by the session: the peer is to see a reset
     bool awaits_room = false;
-    bool offered = false;    // on_room is on its way
-    std::size_t queued = 0;  // bytes that waited to be sent when the job was handed over
-    std::size_t calls = 0;   // with the pool
+    bool offered = false;                // on_room is on its way
+    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
+    LibuvLoop* loop = nullptr;
+    std::unique_ptr<Session> session;
+    Events inbox;  // for the next job
+    Events job;    // with the pool, if working
+    Outbox outbox;
+    std::size_t writing = 0;  // bytes of the write in flight
+    std::size_t queued = 0;   // bytes that waited to be sent when the job was handed over
+    uv_tcp_t tcp{};
+    uv_work_t work{};
+
+    std::size_t inbox_bytes = 0;  // of posts in the inbox
+    uv_write_t write{};
+    uv_shutdown_t shutdown{};
+    std::size_t calls = 0;  // with the pool
     Cancellation cancellation;
     std::error_code error;
   };
 
-  // With the pool, while it is under way.
+  // A call, while it is with the pool.
   struct Calling {
-    Calling(Connection& c, Out::Call&& call) : connection(c), pending(std::move(call)) {
-      work.data = this;
-    }
-    Connection& connection;
-    uv_work_t work{};
+    Calling(Connection& caller, Out::Call&& call) : c(caller), pending(std::move(call)) {}
+    Connection& c;
     const PendingCall pending;
     std::unique_ptr<Answer> answer;
     Counters counters;
+    uv_work_t request{};
+    void run() {
+      answer = std::make_unique<Answer>(
+          c.loop->upstreams_.call(pending, Upstreams::kNobody, c.cancellation, counters));
+    }
+    void done() { c.loop->answered(*this); }
   };
 
-  template <class Handle>
-  static LibuvLoop& self(Handle* handle) {
-    return *static_cast<LibuvLoop*>(handle->data);
-  }
   static Connection& of(const uv_handle_t* handle) {
     return *static_cast<Connection*>(handle->data);
   }
+
+  static uv_stream_t* stream_of(Connection& c) { return reinterpret_cast<uv_stream_t*>(&c.tcp); }
+
+  friend UvLoop<LibuvLoop>;
+  void before_wait();
+  void after_wait();
+  void timer_fired();
+  void woken();
 
   void accept();
   void read(Connection& c);
@@ -127,35 +134,30 @@ class LibuvLoop {
   void apply(Connection& c, Event& e);
   void flush(Connection& c);
   void written(Connection& c, int status);
-  void deliver_posts();
-  void fire_deadlines();
-  void arm_timer();
   void await_room(Connection& c);
   void give_room();
   void ask(Connection& c, Out::Call&& call);
   void answered(Calling& calling);
   void finish(Connection& c);
   void end(Connection& c, std::error_code error);
+  void overflow(Connection& c);
   void release(Connection& c);
   void check_stop();
-  void close_handles();
+  void shut_server() {
+    auto* server = reinterpret_cast<uv_handle_t*>(&server_);
+    if (uv_is_closing(server) == 0) uv_close(server, nullptr);
+  }
 
   const LibuvConfig config_;
   const Limits limits_;
   const std::uint16_t shard_;
-  uv_loop_t loop_{};
   uv_tcp_t server_{};
-  uv_async_t async_{};
-  uv_timer_t timer_{};
-  uv_prepare_t prepare_{};
-  uv_check_t check_{};
   Chunks chunks_;
   std::vector<Events> spare_;
   Connections<Connection> connections_;
   Timers timers_;
   Upstreams upstreams_;
   std::vector<ConnId> roomy_;  // on_room is due, on the next turn of the loop
-  Time armed_ = kNever;
   Mailbox mailbox_;
   StopSignal stop_;
   Counters counters_;
@@ -166,57 +168,23 @@ class LibuvLoop {
   bool woken_ = false;       // the pool has woken the loop since the last wait
   bool draining_ = false;
   std::vector<Mailbox::Item> items_;
+  UvLoop<LibuvLoop> loop_{*this};  // goes first, while its handles' memory is still there
 };
 
 // ---- setup ------------------------------------------------------------------------------------
 
-void check_uv(int rc, const char* what) {
-  if (rc < 0) throw_errno(-rc, what);
-}
-
 LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
                      const LibuvConfig& config)
     : config_(config), limits_(options.limits), shard_(shard) {
-  // From 1.45 on libuv may batch epoll_ctl through io_uring, which would put the wrong label on it.
-  setenv("UV_USE_IO_URING", "0", 1);
-  check_uv(uv_loop_init(&loop_), "cannot create a libuv loop");
-  for (uv_handle_t* h :
-       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
-        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
-        reinterpret_cast<uv_handle_t*>(&check_)}) {
-    h->data = this;
-  }
-  uv_tcp_init(&loop_, &server_);
-  uv_timer_init(&loop_, &timer_);
-  uv_prepare_init(&loop_, &prepare_);
-  uv_check_init(&loop_, &check_);
-  check_uv(uv_async_init(&loop_, &async_, [](uv_async_t* h) { self(h).deliver_posts(); }),
-           "cannot create a libuv async handle");
-  uv_prepare_start(&prepare_, [](uv_prepare_t* h) {
-    self(h).clock_read_ = false;
-    self(h).check_stop();
-    self(h).arm_timer();
-  });
-  uv_check_start(&check_, [](uv_check_t* h) {
-    LibuvLoop& l = self(h);
-    l.counters_.add(Count::sys_wait);
-    l.counters_.batch(l.events_);
-    l.events_ = 0;
-    l.woken_ = false;
-  });
+  uv_tcp_init(loop_.get(), &server_);
+  server_.data = this;
   check_uv(uv_tcp_open(&server_, listener.fd()), "cannot give the listener to libuv");
   listener.release();  // libuv closes it
   check_uv(uv_listen(reinterpret_cast<uv_stream_t*>(&server_), kBacklog,
                      [](uv_stream_t* server, int status) {
-                       if (status == 0) self(server).accept();
+                       if (status == 0) static_cast<LibuvLoop*>(server->data)->accept();
                      }),
            "cannot listen");
-}
-
-LibuvLoop::~LibuvLoop() {
-  close_handles();
-  uv_run(&loop_, UV_RUN_DEFAULT);
-  uv_loop_close(&loop_);
 }
 
 std::vector<Feature> LibuvLoop::features() const {
@@ -232,13 +200,11 @@ void LibuvLoop::accept() {
   Connection& c = connections_.add(shard_);
   c.loop = this;
   c.tcp.data = c.work.data = c.write.data = c.shutdown.data = &c;
-  uv_tcp_init(&loop_, &c.tcp);
+  uv_tcp_init(loop_.get(), &c.tcp);
   c.session = service_->accept();
   counters_.add(Count::accepted);
   ++events_;
-  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_),
-                               reinterpret_cast<uv_stream_t*>(&c.tcp));
-      rc < 0) {
+  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_), stream_of(c)); rc < 0) {
     return end(c, error_of(-rc));
   }
   counters_.add(Count::sys_epoll_ctl);
@@ -255,13 +221,12 @@ void LibuvLoop::read(Connection& c) {
       !c.ended && !c.eof && !c.paused && (c.closing || c.inbox.size() < kInboxChunks);
   if (wanted == c.reading) return;
   c.reading = wanted;
-  auto* stream = reinterpret_cast<uv_stream_t*>(&c.tcp);
   if (!wanted) {
-    uv_read_stop(stream);
+    uv_read_stop(stream_of(c));
     return;
   }
   uv_read_start(
-      stream,
+      stream_of(c),
       [](uv_handle_t* h, std::size_t, uv_buf_t* buffer) {
         Connection& mine = of(h);
         Chunks& chunks = mine.loop->chunks_;
@@ -322,7 +287,7 @@ void LibuvLoop::dispatch(Connection& c) {
   }
   counters_.add(Count::pool_jobs);
   uv_queue_work(
-      &loop_, &c.work,
+      loop_.get(), &c.work,
       [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
         auto& mine = *static_cast<Connection*>(w->data);
         mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued,
@@ -347,10 +312,8 @@ Time LibuvLoop::batch_time() {
 // Back on the loop.
 void LibuvLoop::worked(Connection& c) {
   c.working = false;
+  c.job.count(counters_);
   for (Event& e : c.job) {
-    if (e.kind == Event::Kind::post) counters_.add(e.called ? Count::posts : Count::posts_stale);
-    if (e.kind == Event::Kind::deadline && e.called) counters_.add(Count::deadlines);
-    if (e.kind == Event::Kind::reply && e.called) e.answer->count(counters_);
     if (e.kind == Event::Kind::room) {
       c.offered = false;
       c.awaits_room = !e.called;
@@ -378,15 +341,10 @@ void LibuvLoop::apply(Connection& c, Event& e) {
   if (out.total() > 0) {
     std::size_t sent = 0;
     if (c.outbox.empty()) {
-      std::array<uv_buf_t, kGather> buffers;
-      const std::size_t used = std::min(out.pieces(), kGather);
-      for (std::size_t i = 0; i < used; ++i) {
-        const Bytes bytes = out.bytes(i);
-        buffers[i] = {reinterpret_cast<char*>(const_cast<std::byte*>(bytes.data())), bytes.size()};
-      }
+      UvBuffers buffers;
+      const unsigned used = gather(out, buffers);
       counters_.add(Count::sys_send);
-      const int n = uv_try_write(reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
-                                 static_cast<unsigned>(used));
+      const int n = uv_try_write(stream_of(c), buffers.data(), used);
       if (n < 0 && n != UV_EAGAIN) return end(c, error_of(-n));
       if (n == UV_EAGAIN) counters_.add(Count::eagain);
       sent = static_cast<std::size_t>(std::max(n, 0));
@@ -401,10 +359,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     timers_.set(c.id.slot, *when);
     c.inbox.forget_deadlines();
   }
-  if (c.outbox.size() > limits_.outbox_limit) {
-    counters_.add(Count::overflows);
-    return end(c, std::make_error_code(std::errc::no_buffer_space));
-  }
+  if (c.outbox.size() > limits_.outbox_limit) return overflow(c);
   if (!c.paused && c.outbox.size() >= limits_.high_water) {
     c.paused = true;
     counters_.add(Count::pauses);
@@ -413,8 +368,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
   if (out.closing()) {
     c.closing = true;
     c.cancellation.cancel();
-  }
-  if (!c.closing) {
+  } else {
     for (Out::Call& call : out.calls()) ask(c, std::move(call));
   }
   flush(c);
@@ -427,19 +381,15 @@ void LibuvLoop::flush(Connection& c) {
     if (c.closing && !c.lingering) finish(c);
     return;
   }
-  std::array<iovec, kGather> entries;
-  std::array<uv_buf_t, kGather> buffers;
-  const std::size_t used = c.outbox.gather(entries.data(), kGather);
-  for (std::size_t i = 0; i < used; ++i) {
-    buffers[i] = {static_cast<char*>(entries[i].iov_base), entries[i].iov_len};
-    c.writing += entries[i].iov_len;
-  }
+  UvBuffers buffers;
+  const unsigned used = gather(c.outbox, buffers);
+  for (unsigned i = 0; i < used; ++i) c.writing += buffers[i].len;
   counters_.add(Count::sys_send);
-  const int rc = uv_write(&c.write, reinterpret_cast<uv_stream_t*>(&c.tcp), buffers.data(),
-                          static_cast<unsigned>(used), [](uv_write_t* w, int status) {
-                            auto& mine = *static_cast<Connection*>(w->data);
-                            mine.loop->written(mine, status);
-                          });
+  const int rc =
+      uv_write(&c.write, stream_of(c), buffers.data(), used, [](uv_write_t* w, int status) {
+        auto& mine = *static_cast<Connection*>(w->data);
+        mine.loop->written(mine, status);
+      });
   if (rc < 0) {
     c.writing = 0;
     end(c, error_of(-rc));
@@ -464,11 +414,11 @@ void LibuvLoop::written(Connection& c, int status) {
 // ---- post -------------------------------------------------------------------------------------
 
 void LibuvLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
-  if (mailbox_.push(ids, shard_, post)) uv_async_send(&async_);
+  if (mailbox_.push(ids, shard_, post)) loop_.wake();
 }
 
 // All posts that are there first, so that one job per connection carries them.
-void LibuvLoop::deliver_posts() {
+void LibuvLoop::woken() {
   counters_.add(Count::sys_wake);
   mailbox_.take(items_);
   const auto each = [this](auto&& f) {
@@ -480,10 +430,7 @@ void LibuvLoop::deliver_posts() {
     if (c == nullptr || c->ended || c->closing) return counters_.add(Count::posts_stale);
     add(*c, Event::Kind::post).post = post;
     c->inbox_bytes += post.frame ? post.frame->size() : 0;
-    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) {
-      counters_.add(Count::overflows);
-      end(*c, std::make_error_code(std::errc::no_buffer_space));
-    }
+    if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) overflow(*c);
   });
   each([this](Connection* c, const Post&) {
     if (c != nullptr) dispatch(*c);
@@ -492,8 +439,9 @@ void LibuvLoop::deliver_posts() {
 
 // ---- deadlines --------------------------------------------------------------------------------
 
-void LibuvLoop::fire_deadlines() {
+void LibuvLoop::timer_fired() {
   clock_read_ = false;
+  give_room();
   std::uint32_t slot = 0;
   while (timers_.pop(batch_time(), slot)) {
     Connection& c = *connections_.at(slot);
@@ -506,28 +454,14 @@ void LibuvLoop::fire_deadlines() {
   }
 }
 
-// Before each wait: one libuv timer stands for the earliest deadline.
-void LibuvLoop::arm_timer() {
+// One libuv timer stands for the earliest of all.
+void LibuvLoop::before_wait() {
+  clock_read_ = false;
+  check_stop();
   Time next = timers_.next();
   if (draining_) next = std::min(next, stop_.until());
   if (!roomy_.empty()) next = Time::min();
-  if (next == armed_) return;
-  armed_ = next;
-  if (next == kNever) {
-    uv_timer_stop(&timer_);
-    return;
-  }
-  const Time now = std::chrono::steady_clock::now();
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(next, now) - now).count();
-  uv_update_time(&loop_);
-  uv_timer_start(
-      &timer_,
-      [](uv_timer_t* h) {
-        self(h).armed_ = kNever;
-        self(h).give_room();
-        self(h).fire_deadlines();
-      },
-      static_cast<std::uint64_t>(ms), 0);
+  loop_.set_timer(next);
 }
 
 // Asked once the effects of a callback are carried out and whenever some output is gone. The rest
@@ -551,19 +485,7 @@ void LibuvLoop::give_room() {
 
 void LibuvLoop::ask(Connection& c, Out::Call&& call) {
   ++c.calls;
-  auto calling = std::make_unique<Calling>(c, std::move(call));
-  uv_queue_work(
-      &loop_, &calling.release()->work,  // answered() owns it again
-      [](uv_work_t* w) {                 // on a pool thread
-        auto& mine = *static_cast<Calling*>(w->data);
-        Connection& client = mine.connection;
-        mine.answer = std::make_unique<Answer>(client.loop->upstreams_.call(
-            mine.pending, Upstreams::kNobody, client.cancellation, mine.counters));
-      },
-      [](uv_work_t* w, int) {
-        const std::unique_ptr<Calling> mine(static_cast<Calling*>(w->data));
-        mine->connection.loop->answered(*mine);
-      });
+  queue_work(loop_.get(), std::make_unique<Calling>(c, std::move(call)));
 }
 
 // Back on the loop.
@@ -572,7 +494,7 @@ void LibuvLoop::answered(Calling& calling) {
   ++events_;
   counters_.add(Count::pool_jobs);
   counters_.add(calling.counters);
-  Connection& c = calling.connection;
+  Connection& c = calling.c;
   --c.calls;
   if (c.ended) return release(c);
   if (c.closing) return;
@@ -587,7 +509,7 @@ void LibuvLoop::answered(Calling& calling) {
 void LibuvLoop::finish(Connection& c) {
   if (c.eof) return end(c, {});
   counters_.add(Count::sys_shutdown);
-  uv_shutdown(&c.shutdown, reinterpret_cast<uv_stream_t*>(&c.tcp), [](uv_shutdown_t*, int) {});
+  uv_shutdown(&c.shutdown, stream_of(c), [](uv_shutdown_t*, int) {});
   c.lingering = true;
   timers_.set(c.id.slot, std::chrono::steady_clock::now() + limits_.linger);
   c.paused = false;
@@ -612,6 +534,11 @@ void LibuvLoop::end(Connection& c, std::error_code error) {
   uv_close(reinterpret_cast<uv_handle_t*>(&c.tcp), closed);
 }
 
+void LibuvLoop::overflow(Connection& c) {
+  counters_.add(Count::overflows);
+  end(c, std::make_error_code(std::errc::no_buffer_space));
+}
+
 // Frees an ended connection once neither libuv nor the pool holds anything of it.
 void LibuvLoop::release(Connection& c) {
   if (!c.closed || c.working || c.calls > 0) return;
@@ -623,13 +550,13 @@ void LibuvLoop::release(Connection& c) {
 // ---- drain ------------------------------------------------------------------------------------
 
 void LibuvLoop::stop(Duration grace) noexcept {
-  if (stop_.set(grace)) uv_async_send(&async_);
+  if (stop_.set(grace)) loop_.wake();
 }
 
 void LibuvLoop::check_stop() {
   if (!stop_.requested()) return;
   if (!std::exchange(draining_, true)) {
-    uv_close(reinterpret_cast<uv_handle_t*>(&server_), nullptr);
+    shut_server();
     connections_.each([this](Connection& c) {
       if (c.ended || c.closing) return;
       add(c, Event::Kind::drain);
@@ -637,27 +564,23 @@ void LibuvLoop::check_stop() {
     });
   }
   if (std::chrono::steady_clock::now() >= stop_.until()) {
-    connections_.each(
-        [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
+    connections_.each([this](Connection& c) { end(c, canceled()); });
   }
-  if (connections_.size() == 0) uv_stop(&loop_);
-}
-
-// Not at the end of run(): posts may still come in.
-void LibuvLoop::close_handles() {
-  for (uv_handle_t* h :
-       {reinterpret_cast<uv_handle_t*>(&server_), reinterpret_cast<uv_handle_t*>(&async_),
-        reinterpret_cast<uv_handle_t*>(&timer_), reinterpret_cast<uv_handle_t*>(&prepare_),
-        reinterpret_cast<uv_handle_t*>(&check_)}) {
-    if (uv_is_closing(h) == 0) uv_close(h, nullptr);
-  }
+  if (connections_.size() == 0) uv_stop(loop_.get());
 }
 
 // ---- run --------------------------------------------------------------------------------------
 
+void LibuvLoop::after_wait() {
+  counters_.add(Count::sys_wait);
+  counters_.batch(events_);
+  events_ = 0;
+  woken_ = false;
+}
+
 void LibuvLoop::run(Service& service) {
   service_ = &service;
-  uv_run(&loop_, UV_RUN_DEFAULT);
+  uv_run(loop_.get(), UV_RUN_DEFAULT);
   upstreams_.shut();
 }
 

@@ -52,10 +52,10 @@ build() {
   cd - >/dev/null
 }
 
-# install_missing: what scripts/setup does. On a distribution that it does not know, the build says what
+# install_missing [--tests]: what scripts/setup does. On a distribution that it does not know, the build says what
 # is missing.
 install_missing() {
-  "$root/scripts/setup" >&2 || [ $? -eq 3 ]
+  "$root/scripts/setup" "$@" >&2 || [ $? -eq 3 ]
 }
 
 # Where the programs are: the release build, or a folder of programs that are ready.
