@@ -6,8 +6,8 @@
 namespace echolab::patterns {
 namespace {
 
-constexpr std::array<const char*, kPolicies> kNames = {"drop-oldest", "drop-newest", "conflate",
-                                                       "disconnect", "block-publisher"};
+constexpr std::array<const char*, kPolicies> kPolicyNames = {
+    "drop-oldest", "drop-newest", "conflate", "disconnect", "block-publisher"};
 
 // Behind a burst no more than this is kept for the next one; items.
 constexpr std::size_t kKeep = 4;
@@ -28,13 +28,13 @@ Gap join(const std::optional<Gap>& before, const Gap& after) {
 }  // namespace
 
 const char* name_of(Policy policy) {
-  return kNames[static_cast<std::size_t>(policy)];
+  return kPolicyNames[static_cast<std::size_t>(policy)];
 }
 
 std::optional<Policy> parse_policy(std::string_view name) {
-  const auto* found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end()) return std::nullopt;
-  return static_cast<Policy>(found - kNames.begin());
+  const auto* found = std::find(kPolicyNames.begin(), kPolicyNames.end(), name);
+  if (found == kPolicyNames.end()) return std::nullopt;
+  return static_cast<Policy>(found - kPolicyNames.begin());
 }
 
 Consumer::Consumer(Policy policy, const ConsumerLimits& limits, ConsumerTotals& totals)

@@ -112,7 +112,7 @@ struct Jobs::Job {
 
 namespace {
 
-const char* const kNames[] = {"running", "done", "cancelled"};
+const char* const kStateNames[] = {"running", "done", "cancelled"};
 
 }  // namespace
 
@@ -141,7 +141,7 @@ class Jobs::Waiter final : public Pending {
   // `known`: If-None-Match. `wait`: seconds that were granted, if any were asked for.
   static Response respond(const View& view, std::string_view known,
                           std::optional<std::int64_t> wait) {
-    const char* name = kNames[static_cast<std::size_t>(view.state)];
+    const char* name = kStateNames[static_cast<std::size_t>(view.state)];
     const std::string etag = fmt::format("\"{}\"", name);
     Response response;
     if (matches(known, etag)) {
