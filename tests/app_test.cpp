@@ -16,8 +16,8 @@ using nlohmann::json;
 
 using Habit = TestUpstream::Habit;
 
-struct Fixture {
-  explicit Fixture(const Target& target) : world(make_world(target)) {}
+struct AppFixture {
+  explicit AppFixture(const Target& target) : world(make_world(target)) {}
   void start(AppOptions options = {}) {
     if (upstream) options.upstream = upstream->address();
     const WallClock clock{std::chrono::system_clock::time_point(1'000'000s), world->now()};
@@ -47,7 +47,7 @@ struct Fixture {
 };
 
 CONFORMANCE(app_gateway, "the gateway answers when its upstream does", Over::all) {
-  Fixture f(target);
+  AppFixture f(target);
   f.upstream = &f.world->upstream();
   f.start();
   HttpClient client = f.connect();
@@ -71,7 +71,7 @@ CONFORMANCE(app_gateway, "the gateway answers when its upstream does", Over::all
 }
 
 CONFORMANCE(app_gateway_refused, "the gateway to where nobody listens is 502", Over::one_loop) {
-  Fixture f(target);
+  AppFixture f(target);
   f.upstream = &f.world->upstream(TestUpstream::Listens::no);
   f.start();
   HttpClient client = f.connect();
@@ -81,7 +81,7 @@ CONFORMANCE(app_gateway_refused, "the gateway to where nobody listens is 502", O
 
 CONFORMANCE(app_gateway_unreachable, "the gateway to who does not answer the door is 504",
             Over::one_loop) {
-  Fixture f(target);
+  AppFixture f(target);
   f.upstream = &f.world->upstream(TestUpstream::Listens::full);
   f.start();
   HttpClient client = f.connect();
@@ -90,7 +90,7 @@ CONFORMANCE(app_gateway_unreachable, "the gateway to who does not answer the doo
 }
 
 CONFORMANCE(app_gateway_pipelined, "a request behind a call waits its turn", Over::one_loop) {
-  Fixture f(target);
+  AppFixture f(target);
   f.upstream = &f.world->upstream();
   f.start();
   f.upstream->behave(Habit::echo, 5ms);
@@ -108,7 +108,7 @@ CONFORMANCE(app_gateway_pipelined, "a request behind a call waits its turn", Ove
 
 CONFORMANCE(app_gateway_gone, "a client that goes in the middle of a call is no trouble",
             Over::one_loop) {
-  Fixture f(target);
+  AppFixture f(target);
   f.upstream = &f.world->upstream();
   f.start();
   f.upstream->behave(Habit::silent);
@@ -127,7 +127,7 @@ CONFORMANCE(app_gateway_gone, "a client that goes in the middle of a call is no 
 
 CONFORMANCE(app_jobs, "a job's waiters learn of its end, of a cancellation, and of a stop",
             Over::all) {
-  Fixture f(target);
+  AppFixture f(target);
   f.start();
   HttpClient client = f.connect();
   const auto start = [&](int ms) {
@@ -164,7 +164,7 @@ CONFORMANCE(app_jobs, "a job's waiters learn of its end, of a cancellation, and 
 
 // Waiting, cancelling and leaving at the same time: every waiter hears of it exactly once.
 CONFORMANCE(app_jobs_race, "jobs cancelled while others begin to wait for them", Over::one_loop) {
-  Fixture f(target);
+  AppFixture f(target);
   f.start();
   const std::size_t rounds = scaled(50, 10);
   for (std::size_t round = 0; round < rounds; ++round) {
@@ -188,7 +188,7 @@ CONFORMANCE(app_sqlite, "sessions in SQLite, many clients at once", Over::all) {
   // The worker is a thread with real time, which a simulated world does not wait for.
   if (target.simulated()) return;
   const harness::TemporaryFolder folder;
-  Fixture f(target);
+  AppFixture f(target);
   AppOptions options;
   options.sessions = AppOptions::Sessions::sqlite;
   options.session_db = folder.file("sessions.db");

@@ -5,7 +5,7 @@
 namespace echolab::test {
 namespace {
 
-struct Fixture {
+struct DelayedEchoFixture {
   Out& in(std::string_view text) {
     out.clear();
     Blob bytes = blob_of(text);
@@ -32,7 +32,7 @@ std::string sent(const Out& out) {
 }
 
 TEST_CASE("delayed echo - each chunk comes back so much later, in order") {
-  Fixture f;
+  DelayedEchoFixture f;
   CHECK(sent(f.in("one")).empty());
   CHECK(f.out.deadline() == f.now + 5ms);
   f.now += 2ms;
@@ -53,7 +53,7 @@ TEST_CASE("delayed echo - each chunk comes back so much later, in order") {
 
 TEST_CASE("delayed echo - the end waits for what is due") {
   for (const bool drain : {false, true}) {
-    Fixture f;
+    DelayedEchoFixture f;
     f.in("one");
     f.out.clear();
     drain ? f.session.on_drain(f.out, f.now) : f.session.on_eof(f.out, f.now);
@@ -62,14 +62,14 @@ TEST_CASE("delayed echo - the end waits for what is due") {
     CHECK(sent(f.deadline()) == "one");
     CHECK(f.out.closing());
 
-    Fixture idle;
+    DelayedEchoFixture idle;
     drain ? idle.session.on_drain(idle.out, idle.now) : idle.session.on_eof(idle.out, idle.now);
     CHECK(idle.out.closing());
   }
 }
 
 TEST_CASE("delayed echo - what waits is bounded, and nothing is lost") {
-  Fixture f;
+  DelayedEchoFixture f;
   const std::string chunk(64 * 1024, 'x');
   std::size_t back = 0;
   for (int i = 0; i < 40; ++i) back += sent(f.in(chunk)).size();

@@ -22,22 +22,6 @@ std::uint16_t port_of(const std::string& line) {
   return port;
 }
 
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-Outcome run(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), program("echo-server"));
-  Program p(arguments);
-  const int code = p.wait();
-  return {code, p.out(), p.err()};
-}
-
-bool one_line(const std::string& text) {
-  return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
-}
-
 json read_json(const TemporaryFile& file) {
   return json::parse(file.text());
 }
@@ -120,8 +104,8 @@ TEST_CASE("echo-server - SIGUSR1 writes a snapshot while it serves") {
 }
 
 TEST_CASE("echo-server - a file that cannot be written is an error at the start") {
-  const Outcome o =
-      run({"--listen", "127.0.0.1:0", "--stats-json", "/nonexistent/folder/stats.json"});
+  const Outcome o = run(
+      "echo-server", {"--listen", "127.0.0.1:0", "--stats-json", "/nonexistent/folder/stats.json"});
   CHECK(o.code == 1);
   CHECK(one_line(o.err));
   CHECK(o.err.find("/nonexistent/folder/stats.json") != std::string::npos);
@@ -178,19 +162,19 @@ TEST_CASE("echo-server - usage errors are one line and exit 2") {
   };
   for (auto arguments : wrong) {
     CAPTURE(arguments);
-    const Outcome o = run(arguments);
+    const Outcome o = run("echo-server", arguments);
     CHECK(o.code == 2);
     CHECK(o.out.empty());
     CHECK(one_line(o.err));
   }
-  const Outcome unknown = run({"--backend", "kqueue", "--listen", "127.0.0.1:0"});
+  const Outcome unknown = run("echo-server", {"--backend", "kqueue", "--listen", "127.0.0.1:0"});
   CHECK(unknown.code == 2);
   CHECK(one_line(unknown.err));
   for (const Variant& v : catalogue()) CHECK(unknown.err.find(v.name) != std::string::npos);
 }
 
 TEST_CASE("echo-server - an address that is no address") {
-  const Outcome o = run({"--listen", "localhost:0"});
+  const Outcome o = run("echo-server", {"--listen", "localhost:0"});
   CHECK(o.code == 2);
   CHECK(o.out.empty());
   CHECK(one_line(o.err));
@@ -199,7 +183,7 @@ TEST_CASE("echo-server - an address that is no address") {
 
 TEST_CASE("echo-server - a port in use is one line and exit 1") {
   const Listener taken("127.0.0.1", 0, Listener::Mode::nonblocking, false);
-  const Outcome o = run({"--listen", fmt::format("127.0.0.1:{}", taken.port())});
+  const Outcome o = run("echo-server", {"--listen", fmt::format("127.0.0.1:{}", taken.port())});
   CHECK(o.code == 1);
   CHECK(o.out.empty());
   CHECK(one_line(o.err));
@@ -212,7 +196,7 @@ TEST_CASE("echo-server - a backend that cannot run here is one line and exit 3")
   for (const Variant& v : catalogue()) {
     if (v.unavailable.empty()) continue;
     all_can = false;
-    const Outcome o = run({"--backend", v.name, "--listen", "127.0.0.1:0"});
+    const Outcome o = run("echo-server", {"--backend", v.name, "--listen", "127.0.0.1:0"});
     CHECK(o.code == 3);
     CHECK(one_line(o.err));
     CHECK(o.err.find(v.unavailable) != std::string::npos);
@@ -221,9 +205,9 @@ TEST_CASE("echo-server - a backend that cannot run here is one line and exit 3")
 }
 
 TEST_CASE("echo-server - the list, for people and as JSON") {
-  const Outcome text = run({"--list"});
+  const Outcome text = run("echo-server", {"--list"});
   CHECK(text.code == 0);
-  const Outcome as_json = run({"--list", "--json"});
+  const Outcome as_json = run("echo-server", {"--list", "--json"});
   CHECK(as_json.code == 0);
   const json list = json::parse(as_json.out);
   CHECK(list.at("schema") == "echolab.catalogue");
@@ -236,7 +220,7 @@ TEST_CASE("echo-server - the list, for people and as JSON") {
     CHECK(list.at("variants")[i].at("unavailable") == all[i].unavailable);
     CHECK(text.out.find(all[i].why) != std::string::npos);
   }
-  const Outcome help = run({"--help"});
+  const Outcome help = run("echo-server", {"--help"});
   CHECK(help.code == 0);
   CHECK(help.out.find("--backend") != std::string::npos);
 }

@@ -18,7 +18,7 @@ namespace {
 using namespace patterns;
 using From = Hub::Cursor::From;
 
-const Time kStart = Time{} + 1h;
+const Time kFeedStart = Time{} + 1h;
 constexpr std::size_t kMessage = 16 * 1024;  // bytes; eight of them close the window
 
 // A connection whose client takes bytes when the test says so.
@@ -52,8 +52,8 @@ class Client final : public Feed::Sink {
   std::size_t queued_ = 0;
 };
 
-struct Fixture {
-  explicit Fixture(HubLimits limits = {}) : hub(poster, limits, kEpoch) {}
+struct FeedFixture {
+  explicit FeedFixture(HubLimits limits = {}) : hub(poster, limits, kEpoch) {}
 
   Hub::Published publish(std::size_t size = kMessage - 1, std::string_view key = "") {
     Hub::Turn turn;
@@ -81,13 +81,13 @@ struct Fixture {
 };
 
 TEST_CASE("feed: a client that keeps up gets everything at once") {
-  Fixture f;
+  FeedFixture f;
   Feed feed = f.feed(Policy::drop_oldest);
-  CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+  CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
   for (int i = 0; i < 20; ++i) {
     f.publish();
     CHECK(f.rung());
-    CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+    CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
     f.client.take_all();
   }
   CHECK(f.client.covered.size() == 20);
@@ -99,12 +99,12 @@ TEST_CASE("feed: a client that keeps up gets everything at once") {
 TEST_CASE("feed: a burst that one callback cannot write is not held against the client") {
   for (const Policy policy : {Policy::drop_oldest, Policy::drop_newest, Policy::conflate,
                               Policy::disconnect, Policy::block_publisher}) {
-    Fixture f;
+    FeedFixture f;
     Feed feed = f.feed(policy);
-    feed.pump(f.client, kStart);
+    feed.pump(f.client, kFeedStart);
     f.publish_many(40);  // five windows and ten queues
     int calls = 0;
-    while (feed.pump(f.client, kStart) == Feed::State::waiting) {
+    while (feed.pump(f.client, kFeedStart) == Feed::State::waiting) {
       CHECK(f.client.queued() >= kSendWindow);
       CHECK(f.client.queued() <= kSendWindow + kMessage);
       f.client.take_all();
@@ -116,13 +116,13 @@ TEST_CASE("feed: a burst that one callback cannot write is not held against the 
 }
 
 TEST_CASE("feed: history waits in the ring, however slow the client") {
-  Fixture f;
+  FeedFixture f;
   f.publish_many(40);
   Feed feed = f.feed(Policy::drop_oldest, {From::earliest, 0});
-  CHECK(feed.pump(f.client, kStart) == Feed::State::waiting);
-  for (int i = 0; i < 5; ++i) CHECK(feed.pump(f.client, kStart) == Feed::State::waiting);
+  CHECK(feed.pump(f.client, kFeedStart) == Feed::State::waiting);
+  for (int i = 0; i < 5; ++i) CHECK(feed.pump(f.client, kFeedStart) == Feed::State::waiting);
   int calls = 0;
-  while (f.client.take_all(), feed.pump(f.client, kStart) == Feed::State::waiting) {
+  while (f.client.take_all(), feed.pump(f.client, kFeedStart) == Feed::State::waiting) {
     REQUIRE(++calls < 20);
   }
   CHECK(f.client.covered.size() == 40);
@@ -131,30 +131,30 @@ TEST_CASE("feed: history waits in the ring, however slow the client") {
 
 // Fills the window with messages 1 to 8, then publishes 9 to 20 with a pump at each.
 template <class Each>
-void fall_behind(Fixture& f, Feed& feed, Each each) {
-  feed.pump(f.client, kStart);
+void fall_behind(FeedFixture& f, Feed& feed, Each each) {
+  feed.pump(f.client, kFeedStart);
   f.publish_many(8);
-  feed.pump(f.client, kStart);
+  feed.pump(f.client, kFeedStart);
   REQUIRE(f.client.queued() == kSendWindow);
   for (int i = 0; i < 12; ++i) {
     f.publish();
     f.rung();
-    each(feed.pump(f.client, kStart));
+    each(feed.pump(f.client, kFeedStart));
   }
   CHECK(f.client.take_told() == "1 2 3 4 5 6 7 8 ");
 }
 
 TEST_CASE("feed: what comes while the client is behind meets the policy") {
-  Fixture f;
+  FeedFixture f;
   const auto waits = [](Feed::State state) { CHECK(state == Feed::State::waiting); };
   SECTION("drop-oldest") {
     Feed feed = f.feed(Policy::drop_oldest);
     fall_behind(f, feed, waits);
     CHECK(f.totals.queued_messages == 4);
     CHECK(f.totals.queued_bytes == 4 * kMessage);
-    CHECK(feed.deadline() == kStart + 10s);
+    CHECK(feed.deadline() == kFeedStart + 10s);
     f.client.take_all();
-    CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+    CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
     CHECK(f.client.told == "g9-16 17 18 19 20 ");
     CHECK(feed.deadline() == kNever);
   }
@@ -162,7 +162,7 @@ TEST_CASE("feed: what comes while the client is behind meets the policy") {
     Feed feed = f.feed(Policy::drop_newest);
     fall_behind(f, feed, waits);
     f.client.take_all();
-    CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+    CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
     CHECK(f.client.told == "9 10 11 12 g13-20 ");
   }
   SECTION("disconnect") {
@@ -176,47 +176,47 @@ TEST_CASE("feed: what comes while the client is behind meets the policy") {
   SECTION("the deadline") {
     Feed feed = f.feed(Policy::drop_newest);
     fall_behind(f, feed, waits);
-    CHECK(feed.pump(f.client, kStart + 9s) == Feed::State::waiting);
+    CHECK(feed.pump(f.client, kFeedStart + 9s) == Feed::State::waiting);
     CHECK(feed.pump(f.client, feed.deadline()) == Feed::State::overrun);
     CHECK(f.totals.disconnected[1] == 1);
   }
 }
 
 TEST_CASE("feed: conflate sends the latest of each key to a client that was behind") {
-  Fixture f;
+  FeedFixture f;
   Feed feed = f.feed(Policy::conflate);
-  feed.pump(f.client, kStart);
+  feed.pump(f.client, kFeedStart);
   f.publish_many(8);
-  feed.pump(f.client, kStart);
+  feed.pump(f.client, kFeedStart);
   f.client.take_told();
   for (int i = 0; i < 12; ++i) {
     f.publish(1000, i % 2 == 0 ? "even" : "odd");
-    CHECK(feed.pump(f.client, kStart) == Feed::State::waiting);
+    CHECK(feed.pump(f.client, kFeedStart) == Feed::State::waiting);
   }
   f.client.take_all();
-  CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+  CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
   CHECK(f.client.told == "g9-18 19 20 ");
   CHECK(f.totals.conflated == 10);
 }
 
 TEST_CASE("feed: block-publisher holds its topic up until the client has taken what is queued") {
-  Fixture f;
+  FeedFixture f;
   Feed feed = f.feed(Policy::block_publisher);
-  feed.pump(f.client, kStart);
+  feed.pump(f.client, kFeedStart);
   f.publish_many(8);
-  feed.pump(f.client, kStart);
+  feed.pump(f.client, kFeedStart);
   int published = 8;
   Hub::Turn turn;
   while (!f.hub.publish("t", "", "x", conn(7), turn).held) {
-    feed.pump(f.client, kStart);
+    feed.pump(f.client, kFeedStart);
     REQUIRE(++published < 20);
   }
   CHECK(published == 13);  // the window, the queue of four, and the one that made it full
   CHECK(f.totals.blocked == 1);
   f.rung();
-  CHECK(feed.pump(f.client, kStart + 1h) == Feed::State::waiting);  // it is not disconnected
+  CHECK(feed.pump(f.client, kFeedStart + 1h) == Feed::State::waiting);  // it is not disconnected
   f.client.take_all();
-  CHECK(feed.pump(f.client, kStart) == Feed::State::quiet);
+  CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
   CHECK(f.rung());
   CHECK(f.hub.publish("t", "", "x", conn(7), turn).number == 14);
   CHECK(f.client.gaps.empty());
@@ -224,13 +224,13 @@ TEST_CASE("feed: block-publisher holds its topic up until the client has taken w
 }
 
 TEST_CASE("feed: a blocking client that goes lets its publishers go on") {
-  Fixture f;
+  FeedFixture f;
   Hub::Turn turn;
   {
     Feed feed = f.feed(Policy::block_publisher);
-    feed.pump(f.client, kStart);
+    feed.pump(f.client, kFeedStart);
     while (!f.hub.publish("t", "", std::string(kMessage, 'x'), conn(7), turn).held) {
-      feed.pump(f.client, kStart);
+      feed.pump(f.client, kFeedStart);
     }
     f.rung();
   }
@@ -247,14 +247,14 @@ TEST_CASE("feed: random clients: messages and gaps cover everything published") 
       std::mt19937_64 random(s);
       HubLimits limits;
       limits.ring_messages = 1 + random() % 30;
-      Fixture f(limits);
+      FeedFixture f(limits);
       f.limits = {1 + random() % 8, 1 + random() % 100'000, 10s};
       std::uint64_t published = 0;
       std::optional<Feed> feed;
       feed.emplace(f.subscribe(policy, {}), policy, f.limits, f.totals);
       // A backend: pumps when the hub rings, when there is room, and at deadlines.
-      Feed::State state = feed->pump(f.client, kStart);
-      Time now = kStart;
+      Feed::State state = feed->pump(f.client, kFeedStart);
+      Time now = kFeedStart;
       const auto pump = [&] {
         state = feed->pump(f.client, now);
         if (state != Feed::State::overrun) return;

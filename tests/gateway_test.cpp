@@ -11,8 +11,8 @@ namespace {
 using namespace patterns;
 using nlohmann::json;
 
-struct Fixture {
-  explicit Fixture(std::optional<Upstream> upstream = Upstream{"127.0.0.1", 7})
+struct GatewayFixture {
+  explicit GatewayFixture(std::optional<Upstream> upstream = Upstream{"127.0.0.1", 7})
       : gateway(std::move(upstream), counting_random(), {}) {
     gateway.add_routes(router);
   }
@@ -27,7 +27,7 @@ Reply failed(std::errc error) {
 }
 
 TEST_CASE("gateway - asks with 64 bytes of its own and tells how long it took") {
-  Fixture f;
+  GatewayFixture f;
   CHECK(f.client.ask("GET", "/gateway").status == 0);
   REQUIRE(f.client.calls().size() == 1);
   const Out::Call& call = f.client.calls()[0];
@@ -47,7 +47,7 @@ TEST_CASE("gateway - asks with 64 bytes of its own and tells how long it took") 
 }
 
 TEST_CASE("gateway - an upstream that fails") {
-  Fixture f;
+  GatewayFixture f;
   const auto told = [&](const Reply& reply) {
     CHECK(f.client.ask("GET", "/gateway").status == 0);
     return f.client.reply(reply);
@@ -60,7 +60,7 @@ TEST_CASE("gateway - an upstream that fails") {
 }
 
 TEST_CASE("gateway - the client chooses the timeout, within a limit") {
-  Fixture f;
+  GatewayFixture f;
   const auto timeout = [&](const std::string& word) -> Duration {
     const auto answer = f.client.ask("GET", "/gateway?timeout=" + word);
     if (answer.status == 400) return {};
@@ -79,7 +79,7 @@ TEST_CASE("gateway - the client chooses the timeout, within a limit") {
 }
 
 TEST_CASE("gateway - without an upstream there is no gateway") {
-  Fixture f(std::nullopt);
+  GatewayFixture f(std::nullopt);
   CHECK(f.client.ask("GET", "/gateway").status == 503);
   CHECK(f.client.calls().empty());
 }

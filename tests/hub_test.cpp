@@ -25,8 +25,8 @@ using namespace patterns;
 using From = Hub::Cursor::From;
 using Refusal = Hub::Refusal;
 
-struct Fixture {
-  explicit Fixture(const HubLimits& limits = {}) : hub(poster, limits, kEpoch) {}
+struct HubFixture {
+  explicit HubFixture(const HubLimits& limits = {}) : hub(poster, limits, kEpoch) {}
 
   Hub::Published publish(std::string_view topic, std::string_view data = "x") {
     Hub::Turn turn;
@@ -63,7 +63,7 @@ std::string told(const Hub::News& news) {
 }
 
 TEST_CASE("hub: a cursor is an id, earliest or latest, and nothing else") {
-  Fixture f;
+  HubFixture f;
   for (int i = 0; i < 12; ++i) f.publish("t");
   CHECK(f.hub.id_of(12) == "abcd1234-12");
   CHECK(f.hub.parse_cursor("latest")->from == From::latest);
@@ -81,7 +81,7 @@ TEST_CASE("hub: a cursor is an id, earliest or latest, and nothing else") {
 }
 
 TEST_CASE("hub: numbers grow along all topics, and each subscriber gets its own topic in order") {
-  Fixture f;
+  HubFixture f;
   auto a = f.subscribe("a");
   auto b = f.subscribe("b");
   auto all = f.subscribe("*");
@@ -97,7 +97,7 @@ TEST_CASE("hub: numbers grow along all topics, and each subscriber gets its own 
 }
 
 TEST_CASE("hub: a subscriber is rung once, and again when it has fetched") {
-  Fixture f;
+  HubFixture f;
   auto s = f.subscribe("t");
   f.publish("t");
   CHECK(f.rung() == 0);  // it has not fetched yet: it will
@@ -119,7 +119,7 @@ TEST_CASE("hub: a subscriber is rung once, and again when it has fetched") {
 }
 
 TEST_CASE("hub: one post for all subscribers of a topic") {
-  Fixture f;
+  HubFixture f;
   std::vector<Hub::Subscription> many;
   for (std::uint32_t i = 0; i < 100; ++i) {
     many.push_back(f.subscribe("t", {}, i));
@@ -134,7 +134,7 @@ TEST_CASE("hub: one post for all subscribers of a topic") {
 }
 
 TEST_CASE("hub: a fetch takes as much as there is room for") {
-  Fixture f;
+  HubFixture f;
   auto s = f.subscribe("t");
   for (int i = 0; i < 5; ++i) f.publish("t", std::string(9, 'x'));  // 10 bytes with the topic
   Hub::News news = s.fetch({2, 1000, true});
@@ -157,7 +157,7 @@ TEST_CASE("hub: a fetch takes as much as there is room for") {
 TEST_CASE("hub: what was evicted beyond a cursor is a gap") {
   HubLimits limits;
   limits.ring_messages = 3;
-  Fixture f(limits);
+  HubFixture f(limits);
   auto slow = f.subscribe("t");
   for (int i = 0; i < 10; ++i) f.publish("t");
   const Hub::News news = slow.fetch(kAnyRoom);
@@ -176,7 +176,7 @@ TEST_CASE("hub: what was evicted beyond a cursor is a gap") {
 TEST_CASE("hub: the ring is bounded in bytes, but keeps its newest message") {
   HubLimits limits;
   limits.ring_bytes = 4096;
-  Fixture f(limits);
+  HubFixture f(limits);
   for (int i = 0; i < 100; ++i) f.publish("t", std::string(100, 'x'));
   CHECK(f.hub.totals().history_bytes <= 4096);
   f.publish("t", std::string(10'000, 'y'));
@@ -189,7 +189,7 @@ TEST_CASE("hub: the ring is bounded in bytes, but keeps its newest message") {
 }
 
 TEST_CASE("hub: the retained message comes first, to those who ask") {
-  Fixture f;
+  HubFixture f;
   const Hub::Join retained = {{}, true, false};
   CHECK(told(f.subscribe("t", retained).fetch(kAnyRoom)).empty());
   f.publish("t");
@@ -202,7 +202,7 @@ TEST_CASE("hub: the retained message comes first, to those who ask") {
 }
 
 TEST_CASE("hub: a cursor from before a restart gets a gap and all that there is") {
-  Fixture f;
+  HubFixture f;
   const auto cursor = f.hub.parse_cursor("00000001-500");
   REQUIRE(cursor);
   auto early = f.subscribe("t", {*cursor, false, false});
@@ -216,7 +216,7 @@ TEST_CASE("hub: a cursor from before a restart gets a gap and all that there is"
 }
 
 TEST_CASE("hub: history from before a subscription is told from what came later") {
-  Fixture f;
+  HubFixture f;
   for (int i = 0; i < 4; ++i) f.publish("t");
   auto s = f.subscribe("t", after(1));
   f.publish("t");
@@ -226,7 +226,7 @@ TEST_CASE("hub: history from before a subscription is told from what came later"
 }
 
 TEST_CASE("hub: topics without a message end with their last subscriber") {
-  Fixture f;
+  HubFixture f;
   {
     auto a = f.subscribe("a");
     auto b = f.subscribe("a");
@@ -256,7 +256,7 @@ TEST_CASE("hub: everything that a client can make grow is bounded") {
   limits.subscriptions = 3;
   limits.message = 100;
   limits.key = 10;
-  Fixture f(limits);
+  HubFixture f(limits);
   Hub::Turn turn;
   const auto refusal = [&](std::string_view topic, std::string_view key, std::string_view data) {
     return f.hub.publish(topic, key, data, conn(1), turn).refusal;
@@ -288,7 +288,7 @@ TEST_CASE("hub: everything that a client can make grow is bounded") {
 TEST_CASE("hub: the history of all topics is bounded, the oldest goes first") {
   HubLimits limits;
   limits.history_bytes = 20 * 1024;
-  Fixture f(limits);
+  HubFixture f(limits);
   for (int i = 0; i < 10; ++i) f.publish("a", std::string(800, 'a'));
   for (int i = 0; i < 30; ++i) {
     REQUIRE(f.publish("b", std::string(800, 'b')).refusal == Refusal::none);
@@ -309,7 +309,7 @@ TEST_CASE("hub: the history of all topics is bounded, the oldest goes first") {
 }
 
 TEST_CASE("hub: a subscriber that holds a topic makes its publishers wait") {
-  Fixture f;
+  HubFixture f;
   auto s = f.subscribe("t", kBlocks);
   s.fetch(kAnyRoom);
   s.hold(true);
@@ -336,7 +336,7 @@ TEST_CASE("hub: a subscriber that holds a topic makes its publishers wait") {
 }
 
 TEST_CASE("hub: of two that hold, both must let go; '*' holds everything") {
-  Fixture f;
+  HubFixture f;
   auto a = f.subscribe("t", kBlocks);
   auto b = f.subscribe("*", kBlocks);
   a.hold(true);
@@ -359,7 +359,7 @@ TEST_CASE("hub: of two that hold, both must let go; '*' holds everything") {
 TEST_CASE("hub: nothing is evicted that a blocking subscriber has not fetched") {
   HubLimits limits;
   limits.ring_messages = 3;
-  Fixture f(limits);
+  HubFixture f(limits);
   auto s = f.subscribe("t", kBlocks);
   auto other = f.subscribe("t");
   for (int i = 0; i < 3; ++i) CHECK(!f.publish("t").held);
@@ -379,7 +379,7 @@ TEST_CASE("hub: nothing is evicted that a blocking subscriber has not fetched") 
 }
 
 TEST_CASE("hub: a frame is made once per transport and shared") {
-  Fixture f;
+  HubFixture f;
   Hub::Turn turn;
   auto s = f.subscribe("t");
   f.hub.publish("t", "k", "one\ntwo", conn(1), turn);
@@ -411,7 +411,7 @@ TEST_CASE("hub: random schedules: messages and gaps cover every number behind th
     HubLimits limits;
     limits.ring_messages = 1 + random() % 12;
     limits.history_bytes = random() % 2 == 0 ? 8 * 1024 : 1024 * 1024;
-    Fixture f(limits);
+    HubFixture f(limits);
     const std::vector<std::string> topics = {"a", "b", "c"};
     std::map<std::string, std::vector<std::uint64_t>> published;
     struct Reader {
@@ -475,7 +475,7 @@ TEST_CASE("hub: random schedules: messages and gaps cover every number behind th
 TEST_CASE("hub: many threads publish, come, fetch and go, and nobody is forgotten") {
   HubLimits limits;
   limits.ring_messages = 64;
-  Fixture f(limits);
+  HubFixture f(limits);
   const std::size_t each = scaled(3'000, 400);
   std::atomic<int> publishing = 3;
   std::latch joined(4);  // before anything is published

@@ -12,8 +12,8 @@ namespace {
 using namespace patterns;
 using nlohmann::json;
 
-struct Fixture {
-  explicit Fixture(const JobLimits& limits = {}, RandomSource random = counting_random())
+struct JobsFixture {
+  explicit JobsFixture(const JobLimits& limits = {}, RandomSource random = counting_random())
       : jobs(posts, tickets, std::move(random), limits) {
     jobs.add_routes(router);
   }
@@ -46,7 +46,7 @@ std::string state_of(const Exchange::Result& r) {
 }
 
 TEST_CASE("jobs - a job is accepted, polled and done") {
-  Fixture f;
+  JobsFixture f;
   auto client = f.client();
   const auto made = client.ask("POST", "/jobs", R"({"duration_ms": 2500})");
   CHECK(made.status == 202);
@@ -70,7 +70,7 @@ TEST_CASE("jobs - a job is accepted, polled and done") {
 }
 
 TEST_CASE("jobs - a state that the client knows is 304") {
-  Fixture f;
+  JobsFixture f;
   const std::string id = f.start(1000);
   auto client = f.client();
   const auto conditional = [&](const char* tags) {
@@ -95,7 +95,7 @@ TEST_CASE("jobs - a random duration comes from the source and is capped") {
   std::uint64_t bits = 0;
   JobLimits limits;
   limits.longest = 10s;
-  Fixture f(limits, [&](Input bytes) {
+  JobsFixture f(limits, [&](Input bytes) {
     for (std::size_t i = 0; i < bytes.size(); ++i) {
       bytes[i] = static_cast<std::byte>(bits >> (8 * (i % 8)) & 255);
     }
@@ -115,7 +115,7 @@ TEST_CASE("jobs - a random duration comes from the source and is capped") {
 }
 
 TEST_CASE("jobs - bad requests get a reason") {
-  Fixture f;
+  JobsFixture f;
   auto client = f.client();
   const auto post = [&](const char* body) { return client.ask("POST", "/jobs", body).status; };
   for (const char* body : {"", "{", "[]", "3", "\"x\"", "{\"duration_ms\": 1"}) {
@@ -140,7 +140,7 @@ TEST_CASE("jobs - bad requests get a reason") {
 }
 
 TEST_CASE("jobs - Prefer: wait parks until the job is done") {
-  Fixture f;
+  JobsFixture f;
   const std::string id = f.start(2500);
   auto client = f.client();
   CHECK(client.ask("GET", "/jobs/" + id, "", {{"Prefer", "wait=10"}}).status == 0);
@@ -156,7 +156,7 @@ TEST_CASE("jobs - Prefer: wait parks until the job is done") {
 }
 
 TEST_CASE("jobs - a wait that runs out answers with the state as it is") {
-  Fixture f;
+  JobsFixture f;
   const std::string id = f.start(60'000);
   auto client = f.client();
   CHECK(client.ask("GET", "/jobs/" + id, "", {{"Prefer", "wait=10"}}).status == 0);
@@ -180,7 +180,7 @@ TEST_CASE("jobs - a wait that runs out answers with the state as it is") {
 TEST_CASE("jobs - how a preference may be written (RFC 7240)") {
   JobLimits limits;
   limits.wait = 20s;
-  Fixture f(limits);
+  JobsFixture f(limits);
   const std::string id = f.start(3'600'000);
   const auto applied = [&](std::vector<Field> fields) -> std::string {
     auto client = f.client();
@@ -207,7 +207,7 @@ TEST_CASE("jobs - how a preference may be written (RFC 7240)") {
 }
 
 TEST_CASE("jobs - cancelling rings all who wait, once") {
-  Fixture f;
+  JobsFixture f;
   const std::string id = f.start(5000);
   const std::string other = f.start(5000);
   auto first = f.client(1);
@@ -248,7 +248,7 @@ TEST_CASE("jobs - cancelling rings all who wait, once") {
 TEST_CASE("jobs - a client that goes frees its waiter at once") {
   JobLimits limits;
   limits.waiters = 1;
-  Fixture f(limits);
+  JobsFixture f(limits);
   const std::string id = f.start(5000);
   auto first = f.client(1);
   auto second = f.client(2);
@@ -266,7 +266,7 @@ TEST_CASE("jobs - a client that goes frees its waiter at once") {
 }
 
 TEST_CASE("jobs - a client that closes its half is not waited for") {
-  Fixture f;
+  JobsFixture f;
   const std::string id = f.start(5000);
   auto client = f.client();
   CHECK(client.ask("GET", "/jobs/" + id, "", {{"Prefer", "wait=10"}}).status == 0);
@@ -279,7 +279,7 @@ TEST_CASE("jobs - a client that closes its half is not waited for") {
 TEST_CASE("jobs - an idempotency key gives the same job") {
   JobLimits limits;
   limits.keep = 5s;
-  Fixture f(limits);
+  JobsFixture f(limits);
   auto client = f.client();
   const auto post = [&](const char* body, const std::string& key) {
     return client.ask("POST", "/jobs", body, {{"Idempotency-Key", key}});
@@ -308,7 +308,7 @@ TEST_CASE("jobs - an ended job is kept, then gone, then unknown") {
   limits.keep = 10s;
   limits.gone_for = 20s;
   limits.gone = 2;
-  Fixture f(limits);
+  JobsFixture f(limits);
   const std::string id = f.start(1000);
   auto client = f.client();
   const auto status = [&](const std::string& job) {
@@ -335,7 +335,7 @@ TEST_CASE("jobs - an ended job is kept, then gone, then unknown") {
 TEST_CASE("jobs - a cancelled job is kept from then on") {
   JobLimits limits;
   limits.keep = 10s;
-  Fixture f(limits);
+  JobsFixture f(limits);
   const std::string id = f.start(3'600'000);
   auto client = f.client();
   client.ask("DELETE", "/jobs/" + id);
@@ -349,7 +349,7 @@ TEST_CASE("jobs - the table is bounded and says when there is room") {
   JobLimits limits;
   limits.jobs = 2;
   limits.keep = 10s;
-  Fixture f(limits);
+  JobsFixture f(limits);
   f.start(5000);
   f.start(1000);
   auto client = f.client();
@@ -361,7 +361,7 @@ TEST_CASE("jobs - the table is bounded and says when there is room") {
 }
 
 TEST_CASE("jobs - the system's handles differ") {
-  Fixture f({}, system_random());
+  JobsFixture f({}, system_random());
   const std::string a = f.start(1);
   const std::string b = f.start(1);
   CHECK(a != b);

@@ -61,22 +61,6 @@ class Server {
 
 constexpr Target kEpoll{"epoll", "epoll", 1};
 
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-Outcome run(Arguments arguments) {
-  arguments.insert(arguments.begin(), program("pattern-server"));
-  Program p(arguments);
-  const int code = p.wait();
-  return {code, p.out(), p.err()};
-}
-
-bool one_line(const std::string& text) {
-  return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
-}
-
 std::uint64_t metric(HttpClient& client, const std::string& name) {
   const HttpReply reply = client.ask("GET", "/metrics");
   REQUIRE(reply.status == 200);
@@ -282,7 +266,8 @@ TEST_CASE("pattern-server - tokens without a key file end with the server, and i
 TEST_CASE("pattern-server - key files that are no good are errors at the start") {
   const TemporaryFolder folder;
   const auto start = [](const std::string& key) {
-    return run({"--listen", "127.0.0.1:0", "--sessions", "token", "--token-key-file", key});
+    return run("pattern-server",
+               {"--listen", "127.0.0.1:0", "--sessions", "token", "--token-key-file", key});
   };
   const std::string key = folder.file("key");
   std::ofstream(key) << std::string(31, 'k');
@@ -388,7 +373,7 @@ TEST_CASE("pattern-server - usage errors are one line and exit 2") {
   for (Arguments arguments : wrong) {
     CAPTURE(arguments);
     arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0"});
-    const Outcome o = run(arguments);
+    const Outcome o = run("pattern-server", arguments);
     CHECK(o.code == 2);
     CHECK(o.out.empty());
     CHECK(one_line(o.err));
@@ -402,7 +387,7 @@ TEST_CASE("pattern-server - what cannot be had is one line and exit 1") {
         Arguments{"--listen", "127.0.0.1:0", "--sessions", "sqlite", "--session-db",
                   "/nonexistent/folder/sessions.db"}}) {
     CAPTURE(arguments);
-    const Outcome o = run(arguments);
+    const Outcome o = run("pattern-server", arguments);
     CHECK(o.code == 1);
     CHECK(o.out.empty());
     CHECK(one_line(o.err));
@@ -410,7 +395,7 @@ TEST_CASE("pattern-server - what cannot be had is one line and exit 1") {
 }
 
 TEST_CASE("pattern-server - help names the options of its own") {
-  const Outcome help = run({"--help"});
+  const Outcome help = run("pattern-server", {"--help"});
   CHECK(help.code == 0);
   for (const char* option : {"--backend", "--listen", "127.0.0.1:8080", "--upstream", "--sessions",
                              "--session-db", "--max-body", "--idle-timeout"}) {

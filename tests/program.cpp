@@ -5,7 +5,9 @@
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <algorithm>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -141,6 +143,17 @@ int Program::wait() {
 
 void Program::signal(int number) const {
   if (::kill(pid_, number) != 0) throw std::system_error(errno, std::system_category(), "kill");
+}
+
+Outcome run(const std::string& name, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), program(name));
+  Program p(arguments);
+  const int code = p.wait();
+  return {code, p.out(), p.err()};
+}
+
+bool one_line(const std::string& text) {
+  return std::count(text.begin(), text.end(), '\n') == 1 && text.back() == '\n';
 }
 
 }  // namespace echolab::test

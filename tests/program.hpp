@@ -54,6 +54,15 @@ class Program {
   std::string err_;
 };
 
+// A whole run of one of our programs.
+struct Outcome {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+Outcome run(const std::string& name, std::vector<std::string> arguments);
+bool one_line(const std::string& text);
+
 // A client of a server at 127.0.0.1 or ::1. Null: refused.
 std::unique_ptr<Peer> connect_tcp(const std::string& host, std::uint16_t port, PeerOptions = {});
 

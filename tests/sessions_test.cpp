@@ -11,8 +11,8 @@ namespace {
 using namespace patterns;
 using nlohmann::json;
 
-struct Fixture {
-  explicit Fixture(const SessionLimits& limits = {})
+struct SessionsFixture {
+  explicit SessionsFixture(const SessionLimits& limits = {})
       : store(make_memory_sessions(limits, counting_random())) {
     add_session_routes(router, *store);
   }
@@ -23,7 +23,7 @@ struct Fixture {
 };
 
 TEST_CASE("sessions - memory counts") {
-  Fixture f;
+  SessionsFixture f;
   const auto made = f.client.ask("POST", "/session");
   CHECK(made.status == 201);
   const std::string nobody(32, '0');
@@ -46,7 +46,7 @@ TEST_CASE("sessions - memory counts") {
 TEST_CASE("sessions - memory forgets who was away too long") {
   SessionLimits limits;
   limits.ttl = 10s;
-  Fixture f(limits);
+  SessionsFixture f(limits);
   const std::string a = f.client.ask("POST", "/session").field("Location");
   f.now += 5s;
   const std::string b = f.client.ask("POST", "/session").field("Location");
@@ -63,7 +63,7 @@ TEST_CASE("sessions - memory is bounded") {
   SessionLimits limits;
   limits.sessions = 2;
   limits.ttl = 10s;
-  Fixture f(limits);
+  SessionsFixture f(limits);
   CHECK(f.client.ask("POST", "/session").status == 201);
   CHECK(f.client.ask("POST", "/session").status == 201);
   const auto full = f.client.ask("POST", "/session");

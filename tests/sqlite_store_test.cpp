@@ -36,8 +36,8 @@ class Other {
   std::unique_ptr<sqlite3, int (*)(sqlite3*)> db_{nullptr, &sqlite3_close};
 };
 
-struct Fixture {
-  explicit Fixture(const std::string& file, const SessionLimits& limits = {})
+struct SqliteStoreFixture {
+  explicit SqliteStoreFixture(const std::string& file, const SessionLimits& limits = {})
       : store(make_sqlite_sessions(limits, system_random(), file, kClock, posts, tickets)) {
     add_session_routes(router, *store);
   }
@@ -79,14 +79,14 @@ TEST_CASE("sqlite - counts, and goes on after a restart") {
   const std::string file = folder.file("sessions.db");
   std::string session;
   {
-    Fixture f(file);
+    SqliteStoreFixture f(file);
     session = f.start();
     for (int n = 1; n <= 3; ++n) CHECK(count_of(f.ask("POST", session + "/increment")) == n);
     CHECK(f.ask("GET", "/session/nobody").status == 404);
     CHECK(f.ask("POST", "/session/nobody/increment").status == 404);
     CHECK(f.metric("echolab_sessions") == 1);
   }
-  Fixture f(file);
+  SqliteStoreFixture f(file);
   CHECK(f.metric("echolab_sessions") == 0);  // told with the first answer
   CHECK(count_of(f.ask("GET", session)) == 3);
   CHECK(count_of(f.ask("POST", session + "/increment")) == 4);
@@ -95,7 +95,7 @@ TEST_CASE("sqlite - counts, and goes on after a restart") {
 
 TEST_CASE("sqlite - another's bell is not an answer") {
   const TemporaryFolder folder;
-  Fixture f(folder.file("sessions.db"));
+  SqliteStoreFixture f(folder.file("sessions.db"));
   CHECK(f.client.ask("POST", "/session").status == 0);
   CHECK(f.client.ring({Hub::kTicket | 12345, nullptr}).status == 0);
   CHECK(f.client.ring({17, nullptr}).status == 0);
@@ -107,7 +107,7 @@ TEST_CASE("sqlite - busy: 503, nothing is counted, and it goes on afterwards") {
   const std::string file = folder.file("sessions.db");
   SessionLimits limits;
   limits.busy = 1ms;
-  Fixture f(file, limits);
+  SqliteStoreFixture f(file, limits);
   const std::string session = f.start();
   CHECK(count_of(f.ask("POST", session + "/increment")) == 1);
   {
@@ -131,7 +131,7 @@ TEST_CASE("sqlite - full: 503, and what was acknowledged is there") {
   limits.file = 32 * 1024;
   std::vector<std::string> kept;
   {
-    Fixture f(file, limits);
+    SqliteStoreFixture f(file, limits);
     for (;;) {
       const auto made = f.ask("POST", "/session");
       if (made.status == 503) break;
@@ -144,7 +144,7 @@ TEST_CASE("sqlite - full: 503, and what was acknowledged is there") {
     CHECK(f.ask("POST", "/session").status == 503);
     CHECK(count_of(f.ask("POST", kept[0] + "/increment")) == 2);  // counting needs no room
   }
-  Fixture f(file);
+  SqliteStoreFixture f(file);
   CHECK(count_of(f.ask("GET", kept[0])) == 2);
   for (std::size_t i = 1; i < kept.size(); ++i) REQUIRE(count_of(f.ask("GET", kept[i])) == 1);
   CHECK(f.metric("echolab_sessions") == kept.size());
@@ -156,7 +156,7 @@ TEST_CASE("sqlite - so many sessions, until some have expired") {
   SessionLimits limits;
   limits.sessions = 2;
   limits.ttl = 100s;
-  Fixture f(folder.file("sessions.db"), limits);
+  SqliteStoreFixture f(folder.file("sessions.db"), limits);
   const std::string first = f.start();
   f.now += 50s;
   const std::string second = f.start();
@@ -176,7 +176,7 @@ TEST_CASE("sqlite - the queue is bounded, and what waits in it shares a transact
   SessionLimits limits;
   limits.queue = 8;
   limits.busy = kPatience;
-  Fixture f(file, limits);
+  SqliteStoreFixture f(file, limits);
   const std::string session = f.start();
 
   // While another holds the store up, the worker waits with one batch and the rest queues up.
@@ -230,14 +230,14 @@ TEST_CASE("sqlite - what is queued at the end is answered, and clients that left
     }
   }
   CHECK(posts.size() == 50);
-  Fixture f(file);
+  SqliteStoreFixture f(file);
   f.start();
   CHECK(f.metric("echolab_sessions") == 51);
 }
 
 TEST_CASE("sqlite - many threads lose no increment") {
   const TemporaryFolder folder;
-  Fixture f(folder.file("sessions.db"));
+  SqliteStoreFixture f(folder.file("sessions.db"));
   const std::string session = f.start();
   constexpr int kThreads = 4;
   constexpr int kEach = 50;
@@ -258,7 +258,7 @@ TEST_CASE("sqlite - many threads lose no increment") {
 TEST_CASE("sqlite - a file that cannot be used is an error at the start") {
   const TemporaryFolder folder;
   const auto open = [&](const std::string& file) {
-    return harness::error_of([&] { const Fixture f(file); });
+    return harness::error_of([&] { const SqliteStoreFixture f(file); });
   };
   const std::string missing = folder.file("no/such/folder.db");
   CHECK(open(missing).find(missing) != std::string::npos);

@@ -17,15 +17,15 @@ TokenKey key_of(std::uint8_t b) {
   return key;
 }
 
-const WallClock kClock{std::chrono::system_clock::time_point(1'000'000s), Time(1h)};
+const WallClock kTokenClock{std::chrono::system_clock::time_point(1'000'000s), Time(1h)};
 
-struct Fixture {
-  explicit Fixture(const TokenKey& key = key_of(7), const SessionLimits& limits = {})
-      : store(make_token_sessions(limits, counting_random(), key, kClock)) {
+struct TokenFixture {
+  explicit TokenFixture(const TokenKey& key = key_of(7), const SessionLimits& limits = {})
+      : store(make_token_sessions(limits, counting_random(), key, kTokenClock)) {
     add_session_routes(router, *store);
   }
   std::string start() { return json::parse(client.ask("POST", "/session").body).at("id"); }
-  Time now = kClock.steady;
+  Time now = kTokenClock.steady;
   std::unique_ptr<SessionStore> store;
   Router router;
   Exchange client{router, now};
@@ -81,7 +81,7 @@ TEST_CASE("token - every change of every character is noticed") {
 }
 
 TEST_CASE("token - each increment gives the next token") {
-  Fixture f;
+  TokenFixture f;
   const auto made = f.client.ask("POST", "/session");
   CHECK(made.status == 201);
   std::string id = json::parse(made.body).at("id");
@@ -99,16 +99,16 @@ TEST_CASE("token - each increment gives the next token") {
 }
 
 TEST_CASE("token - another server with the key goes on, one without does not") {
-  Fixture first;
+  TokenFixture first;
   const std::string id = first.start();
-  Fixture second;
+  TokenFixture second;
   CHECK(second.client.ask("POST", "/session/" + id + "/increment").status == 200);
-  Fixture stranger(key_of(8));
+  TokenFixture stranger(key_of(8));
   CHECK(stranger.client.ask("POST", "/session/" + id + "/increment").status == 401);
 }
 
 TEST_CASE("token - an old token counts from there again, as documented") {
-  Fixture f;
+  TokenFixture f;
   const std::string id = f.start();
   const auto once = f.client.ask("POST", "/session/" + id + "/increment");
   const auto twice = f.client.ask("POST", "/session/" + id + "/increment");
@@ -118,7 +118,7 @@ TEST_CASE("token - an old token counts from there again, as documented") {
 TEST_CASE("token - what is not a token, or no longer, is 401") {
   SessionLimits limits;
   limits.ttl = 10s;
-  Fixture f(key_of(7), limits);
+  TokenFixture f(key_of(7), limits);
   const std::string id = f.start();
   for (const std::string& bad : std::vector<std::string>{"x", id + "x", std::string(87, '~')}) {
     CAPTURE(bad);
