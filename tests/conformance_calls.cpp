@@ -279,7 +279,7 @@ CONFORMANCE(call_refused, "calls to where nobody listens and to no address fail"
     const auto error = is_address ? std::errc::connection_refused : std::errc::invalid_argument;
     CHECK(answers.all().back().error == error);
   }
-  CHECK(answers.count() == 4);
+  CHECK(answers.count() == 5);
   world->finish();
 }
 

@@ -132,16 +132,19 @@ TEST_CASE("sqlite - full: 503, and what was acknowledged is there") {
   std::vector<std::string> kept;
   {
     SqliteStoreFixture f(file, limits);
-    for (;;) {
+    // Ids are random, so that one may still fit into a page where another did not.
+    for (int refused = 0; refused < 20;) {
       const auto made = f.ask("POST", "/session");
-      if (made.status == 503) break;
+      if (made.status == 503) {
+        ++refused;
+        continue;
+      }
       REQUIRE(made.status == 201);
       kept.push_back(made.field("Location"));
       REQUIRE(count_of(f.ask("POST", kept.back() + "/increment")) == 1);
       REQUIRE(kept.size() < 10'000);
     }
     REQUIRE(kept.size() > 100);
-    CHECK(f.ask("POST", "/session").status == 503);
     CHECK(count_of(f.ask("POST", kept[0] + "/increment")) == 2);  // counting needs no room
   }
   SqliteStoreFixture f(file);
