@@ -194,11 +194,11 @@ void Jobs::add_routes(Router& router) {
   router.add(
       "POST", "/jobs", "start a job: {\"duration_ms\": 300}, or exp with a mean_ms",
       [this](const Request& request, const Captures&, Answer& answer) { create(request, answer); });
-  router.add("GET", "/jobs/{}", "its state; Prefer: wait=N parks the request until it changes",
+  router.add("GET", "/jobs/{id}", "its state; Prefer: wait=N parks the request until it changes",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                read(request, captures[0], answer);
              });
-  router.add("DELETE", "/jobs/{}", "cancel it",
+  router.add("DELETE", "/jobs/{id}", "cancel it",
              [this](const Request&, const Captures& captures, Answer& answer) {
                cancel(captures[0], answer);
              });

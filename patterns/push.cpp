@@ -343,7 +343,7 @@ void add_push_routes(Router& router, PushContext& context) {
 }
 
 void add_push_metrics(MetricsText& metrics, const PushContext& context) {
-  metrics.add("websocket_connections", MetricsText::Type::gauge, "Open WebSockets.",
+  metrics.add("echolab_websockets", MetricsText::Type::gauge, "Open WebSockets.",
               context.connections);
 }
 

@@ -6,10 +6,14 @@
 namespace echolab::patterns {
 namespace {
 
-constexpr std::string_view kCapture = "{}";
 // RFC 9110, 9.3, and PATCH of RFC 5789.
 constexpr std::array<std::string_view, 9> kMethods = {
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+
+// "{id}": a name in braces stands for one segment, whatever it is.
+bool captures(std::string_view segment) {
+  return segment.starts_with('{');
+}
 
 // Cuts the segment behind the '/' at the front off a path.
 std::string_view cut_segment(std::string_view& path) {
@@ -45,8 +49,8 @@ bool Router::matches(const Route& route, std::string_view path) {
   for (const std::string& segment : route.segments) {
     if (path.empty()) return false;
     const std::string_view given = cut_segment(path);
-    // A capture is never empty: "/jobs/" is not "/jobs/{}".
-    if (segment == kCapture ? given.empty() : segment != given) return false;
+    // A capture is never empty: "/jobs/" is not "/jobs/{id}".
+    if (captures(segment) ? given.empty() : segment != given) return false;
   }
   return path.empty();
 }
@@ -78,7 +82,7 @@ void Router::act(const Route& route, const Request& request, Answer& answer) {
   std::string_view path = request.path;
   for (const std::string& segment : route.segments) {
     const std::string_view given = cut_segment(path);
-    if (segment != kCapture) continue;
+    if (!captures(segment)) continue;
     if (!percent_decode(given, captures.emplace_back())) {
       return answer.send(text(400, "bad percent-encoding in the path"));
     }

@@ -14,14 +14,14 @@
 
 namespace echolab::patterns {
 
-// What stood in the place of each {} of the pattern, percent-decoded.
+// What stood in the place of each {name} of the pattern, percent-decoded.
 using Captures = std::vector<std::string>;
 
 class Router final : public Handler {
  public:
   using Action = std::function<void(const Request&, const Captures&, Answer&)>;
-  // "GET", "/jobs/{}". The first of several that fit a path serves it. `about` is the line for the
-  // index at "GET /".
+  // "GET", "/jobs/{id}". The first of several that fit a path serves it. `about` is the line for
+  // the index at "GET /".
   void add(std::string method, std::string pattern, std::string about, Action action);
   void handle(const Request&, Answer&) override;
 

@@ -46,11 +46,11 @@ void add_session_routes(Router& router, SessionStore& store) {
              [&store](const Request&, const Captures&, Answer& answer) {
                store.ask({Verb::create, {}}, answer);
              });
-  router.add("GET", "/session/{}", "its counter",
+  router.add("GET", "/session/{id}", "its counter",
              [&store](const Request&, const Captures& captures, Answer& answer) {
                store.ask({Verb::read, captures[0]}, answer);
              });
-  router.add("POST", "/session/{}/increment", "add one to it",
+  router.add("POST", "/session/{id}/increment", "add one to it",
              [&store](const Request&, const Captures& captures, Answer& answer) {
                store.ask({Verb::increment, captures[0]}, answer);
              });

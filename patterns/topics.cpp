@@ -189,21 +189,21 @@ Topics::Topics(Hub& hub, const TopicLimits& limits)
 void Topics::add_routes(Router& router) {
   router.add("GET", "/topics", "topics and how many listen to each",
              [this](const Request&, const Captures&, Answer& answer) { list(answer); });
-  router.add("POST", "/topics/{}", "publish the body, UTF-8; ?key=K",
+  router.add("POST", "/topics/{topic}", "publish the body, UTF-8; ?key=K",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                publish(request, captures[0], answer);
              });
-  router.add("GET", "/topics/{}",
+  router.add("GET", "/topics/{topic}",
              "long poll; ?cursor=ID|earliest|latest &min_bytes=N &max_wait=10s",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                poll(request, captures[0], answer);
              });
-  router.add("GET", "/topics/{}/events",
+  router.add("GET", "/topics/{topic}/events",
              "server-sent events; ?cursor=ID|earliest|latest &policy=drop-oldest &retained=1",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                events(request, captures[0], answer);
              });
-  router.add("GET", "/topics/{}/info", "presence, history and the last message",
+  router.add("GET", "/topics/{topic}/info", "presence, history and the last message",
              [this](const Request&, const Captures& captures, Answer& answer) {
                info(captures[0], answer);
              });

@@ -55,7 +55,7 @@ class Topics {
   // The hub must outlive it, and it all connections.
   Topics(Hub& hub, const TopicLimits& limits);
 
-  // POST /topics/{}, GET /topics, /topics/{}, /topics/{}/events, /topics/{}/info
+  // POST /topics/{topic}; GET /topics, /topics/{topic}, and its /events and /info
   void add_routes(Router& router);
   void metrics(MetricsText& text) const;
 

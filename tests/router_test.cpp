@@ -18,10 +18,10 @@ struct Routed {
     add("GET", "/");
     add("GET", "/jobs");
     add("POST", "/jobs");
-    add("GET", "/jobs/{}");
-    add("DELETE", "/jobs/{}");
-    add("GET", "/topics/{}/events");
-    add("GET", "/{}/{}/last");
+    add("GET", "/jobs/{id}");
+    add("DELETE", "/jobs/{id}");
+    add("GET", "/topics/{topic}/events");
+    add("GET", "/{a}/{b}/last");
   }
   void add(const std::string& method, const std::string& pattern) {
     router.add(method, pattern, "about " + pattern,
@@ -58,11 +58,11 @@ TEST_CASE("the router finds the resource, or says why not") {
   CHECK(r.ask("GET", "/jobs?x=/jobs/3") == "200");
   CHECK(r.body() == "GET /jobs");
   CHECK(r.ask("GET", "/jobs/a%2Fb+c") == "200");
-  CHECK(r.body() == "GET /jobs/{} [a/b+c]");
+  CHECK(r.body() == "GET /jobs/{id} [a/b+c]");
   CHECK(r.ask("DELETE", "/jobs/7") == "200");
-  CHECK(r.body() == "DELETE /jobs/{} [7]");
+  CHECK(r.body() == "DELETE /jobs/{id} [7]");
   CHECK(r.ask("GET", "/a/%e2%82%ac/last") == "200");
-  CHECK(r.body() == "GET /{}/{}/last [a] [\xe2\x82\xac]");
+  CHECK(r.body() == "GET /{a}/{b}/last [a] [\xe2\x82\xac]");
   for (const char* nothing : {"/job", "/jobs/", "/jobs/7/", "/jobs/7/8", "//", "/topics//events",
                               "/topics/t/events/", "/topics/t"}) {
     INFO(nothing);
@@ -91,8 +91,8 @@ TEST_CASE("the router knows what a resource allows") {
   const auto index = r.router.index();
   REQUIRE(index.size() == 7);
   CHECK(index[3].method == "GET");
-  CHECK(index[3].pattern == "/jobs/{}");
-  CHECK(index[3].about == "about /jobs/{}");
+  CHECK(index[3].pattern == "/jobs/{id}");
+  CHECK(index[3].about == "about /jobs/{id}");
 }
 
 TEST_CASE("a request's fields and parameters") {
