@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "harness/client_socket.hpp"
 #include "harness/process.hpp"
 #include "harness/units.hpp"
 
@@ -188,6 +189,9 @@ std::vector<std::string> preamble(const RunRecord& run) {
   lines.push_back(fmt::format("placement {}: servers on CPU {}, client on CPU {}: {}",
                               run.placement.used, cpu_list(run.placement.server_cpus),
                               cpu_list(run.placement.client_cpus), run.placement.why));
+  lines.push_back(fmt::format(
+      "TCP congestion control: {} on the servers' side (the system's default), {} on the client's",
+      fact(env, "/kernel/sysctls/net.ipv4.tcp_congestion_control"), kClientCongestionControl));
   lines.push_back(fmt::format(
       "{} slices of {} per variant and cell, interleaved in shuffled rounds, seed {}; {} thread{} "
       "a server; baseline {}; steal {:.1f} % (median)",
