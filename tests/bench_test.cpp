@@ -17,6 +17,7 @@
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
 #include "tests/sample_run.hpp"
+#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -407,7 +408,7 @@ TEST_CASE("a server that dies in mid-run costs its row only", "[bench]") {
 
 TEST_CASE("a server that corrupts its replies costs its row only", "[bench]") {
   if (run_program({"/usr/bin/env", "python3", "-c", ""}, 20s).exit_status != 0) {
-    WARN("SKIPPED: python3 is not installed");
+    echolab::test::skip("python3 is not installed");
     return;
   }
   const TemporaryFolder folder;

@@ -17,6 +17,7 @@
 #include "tests/bad_servers.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
+#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -102,7 +103,8 @@ Behaviour stalling(std::uint64_t every, Nanos stall) {
 bool descriptors(rlim_t needed) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max < needed) {
-    WARN("SKIPPED: needs " << needed << " descriptors, the hard limit is " << limit.rlim_max);
+    echolab::test::skip(
+        fmt::format("needs {} descriptors, the hard limit is {}", needed, limit.rlim_max));
     return false;
   }
   return true;
@@ -425,7 +427,7 @@ TEST_CASE("more connections than descriptors are refused with advice", "[load][b
   rlimit limit{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
   if (limit.rlim_max >= kMaxConnections) {
-    WARN("SKIPPED: there are more descriptors than connections can be asked for");
+    echolab::test::skip("there are more descriptors than connections can be asked for");
     return;
   }
   const TestServer server;
