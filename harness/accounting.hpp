@@ -44,6 +44,14 @@ struct DescriptorKinds {
   bool complete = true;  // false: a process would not let us read its descriptors
 };
 
+// All TCP sockets of the system, both ends of a loopback connection included (proc(5),
+// /proc/net/sockstat). Zeros where it cannot be read.
+struct TcpMemory {
+  std::uint64_t sockets = 0;  // in use, of this network namespace
+  std::uint64_t bytes = 0;    // charged for what is queued in them, of all namespaces; whole pages
+};
+TcpMemory tcp_memory();
+
 // Follows one process and its descendants. Not thread-safe. A process that ends keeps its last
 // value in cpu_ns, so that the sum never falls.
 class Accounting {

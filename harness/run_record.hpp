@@ -52,6 +52,14 @@ struct SliceRow {
   std::uint64_t skipped = 0;  // open loop only
 };
 
+// Memory at one count of connections, of a server that has echoed a byte on each and nothing else.
+struct MemoryPoint {
+  std::uint64_t connections = 0;
+  std::uint64_t rss_bytes = 0;         // of the server
+  std::uint64_t tcp_sockets = 0;       // of the whole system, as the next: /proc/net/sockstat
+  std::uint64_t tcp_memory_bytes = 0;  // queued in sockets, in pages; both ends are here
+};
+
 // What the server consumed from after the warm-up to after the last slice, dropped slices included.
 // Divide by `requests`, which counts the same stretch.
 struct Window {
@@ -65,6 +73,7 @@ struct Window {
   std::uint64_t threads = 0;              // of the server, with all connections open
   std::uint64_t rss_before_bytes = 0;     // started, nobody connected
   std::uint64_t rss_connected_bytes = 0;  // all connected and warm
+  std::vector<MemoryPoint> memory;  // two of them, before verification; none: too few connections
   std::optional<std::map<std::string, std::uint64_t>> counters;  // the server's own; null: foreign
   std::optional<std::vector<std::uint64_t>> batches;  // waits that returned [2^i, 2^(i+1)) events
 };
@@ -78,7 +87,7 @@ struct Summary {
       workers_us_per_request, client_cpu_us_per_request;
   std::optional<double> voluntary_switches_per_request, involuntary_switches_per_request;
   std::optional<double> syscalls_per_request, wakeups_per_request, events_per_wakeup;
-  std::optional<double> kib_per_connection, achieved_share, steal_share;
+  std::optional<double> kib_per_connection, tcp_kib_per_connection, achieved_share, steal_share;
   // To the baseline: the median over rounds of the pairwise ratio.
   std::optional<double> ratio_cpu, ratio_throughput, ratio_p50, ratio_p99;
   std::map<std::string, double> syscalls_by_kind;  // per request, without the sys_ prefix
@@ -86,6 +95,7 @@ struct Summary {
 struct SummaryField {
   const char* name;
   std::optional<double> Summary::*value;
+  bool added;  // since the first files of this version, which lack it
 };
 const std::vector<SummaryField>& summary_fields();
 

@@ -90,7 +90,21 @@ void summarise_load(Result& result, const CellShape& shape, const Plan& plan) {
   if (shape.rate > 0) s.achieved_share = achieved_share(rows, plan);
 }
 
-void summarise_server(Result& result, const CellShape& shape) {
+// The slope between two counts of connections: what a server allocates once is in both. A slope
+// downwards is somebody else's doing, and no figure.
+void summarise_memory(const Window& w, Summary& s) {
+  if (w.memory.size() < 2) return;
+  const MemoryPoint &few = w.memory.front(), &many = w.memory.back();
+  const auto slope = [&](std::uint64_t MemoryPoint::*bytes) -> std::optional<double> {
+    if (many.connections <= few.connections || many.*bytes < few.*bytes) return std::nullopt;
+    return as_double(many.*bytes - few.*bytes) / 1024 /
+           as_double(many.connections - few.connections);
+  };
+  s.kib_per_connection = slope(&MemoryPoint::rss_bytes);
+  s.tcp_kib_per_connection = slope(&MemoryPoint::tcp_memory_bytes);
+}
+
+void summarise_server(Result& result) {
   const Window& w = result.window;
   Summary& s = result.summary;
   if (w.requests == 0) return;
@@ -100,10 +114,7 @@ void summarise_server(Result& result, const CellShape& shape) {
   s.workers_us_per_request = as_double(w.workers_ns) / kNsPerUs / requests;
   s.voluntary_switches_per_request = as_double(w.voluntary_switches) / requests;
   s.involuntary_switches_per_request = as_double(w.involuntary_switches) / requests;
-  if (shape.connections >= kMemoryConnections && w.rss_connected_bytes >= w.rss_before_bytes) {
-    s.kib_per_connection =
-        as_double(w.rss_connected_bytes - w.rss_before_bytes) / 1024.0 / shape.connections;
-  }
+  summarise_memory(w, s);
   if (!w.counters) return;
   constexpr std::string_view kSyscall = "sys_";
   double calls = 0;
@@ -260,7 +271,7 @@ void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placem
     result.summary = Summary{};
     result.gates.clear();
     summarise_load(result, cell.shape, plan);
-    summarise_server(result, cell.shape);
+    summarise_server(result);
     double ticks = 0, elapsed = 0;
     for (const SliceRow& row : result.slices) {
       ticks += as_double(row.steal_ticks);

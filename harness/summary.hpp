@@ -17,8 +17,6 @@ inline constexpr double kClientLimit = 0.95;    // share of the client's CPU tha
 inline constexpr double kDroppedLimit = 0.20;   // share of the slices; beyond: no verdict
 inline constexpr double kStealFactor = 2;       // times the session's median share
 inline constexpr double kStealFloor = 0.02;     // share; less cannot move a ratio noticeably
-// Below this many connections, what a server allocates once outweighs what it allocates for each.
-inline constexpr unsigned kMemoryConnections = 32;
 
 // Per-slice gates that need only the slice: little, client, achieved, empty. `shared_cpu`: client
 // and server run on the same CPU, so the server's time is not the client's to use.

@@ -32,7 +32,8 @@ constexpr const char* kLegend[] = {
     "client: the generator's CPU us per request.",
     "calls, wakes: the server's system calls and wake-ups per request, counted by itself. ctx: its "
     "context switches per request.",
-    "KiB/c: resident memory per connection. CPU x, req/s x: ratio to the baseline, paired within "
+    "KiB/c: the server's resident memory per connection that has echoed one byte. CPU x, req/s x: "
+    "ratio to the baseline, paired within "
     "rounds, median over rounds.",
     "gates: slices dropped and repeated because a check failed. - : cannot be measured or too few "
     "samples, never zero.",

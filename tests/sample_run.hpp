@@ -49,6 +49,7 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
   w.threads = 2;
   w.rss_before_bytes = 4'000'000;
   w.rss_connected_bytes = 4'640'000;
+  w.memory = {{16, 4'160'000, 34, 40'960}, {64, 4'400'000, 130, 237'568}};
   w.counters = {{"cq_overflows", 0}, {"events", 24015}, {"sys_recv", 24015},
                 {"sys_send", 24015}, {"sys_wait", 40},  {"wakeups", 40}};
   w.batches = {0, 1, 2, 37};
