@@ -1,5 +1,6 @@
 #include "harness/accounting.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -158,6 +159,16 @@ TcpMemory tcp_memory() {
     if (word(line, i) == "mem") memory.bytes = value * page;
   }
   return memory;
+}
+
+RunDelay::RunDelay() : file_(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC)) {
+}
+
+std::uint64_t RunDelay::ns() const {
+  char text[64];  // three numbers of up to 20 digits
+  const ssize_t n = file_ ? ::pread(file_.get(), text, sizeof text, 0) : 0;
+  if (n <= 0) return 0;
+  return number(word(std::string_view(text, static_cast<std::size_t>(n)), 1)).value_or(0);
 }
 
 Accounting::Accounting(pid_t root) : root_(root) {

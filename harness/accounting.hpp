@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "harness/files.hpp"
+
 namespace echolab::harness {
 
 // All processes of a server together. Counts only grow while the server lives, except where threads
@@ -51,6 +53,17 @@ struct TcpMemory {
   std::uint64_t bytes = 0;    // charged for what is queued in them, of all namespaces; whole pages
 };
 TcpMemory tcp_memory();
+
+// How long the thread that made this could run and had no CPU. That thread only.
+class RunDelay {
+ public:
+  RunDelay();
+  // ns since the thread began; 0 where the kernel does not tell. One system call.
+  [[nodiscard]] std::uint64_t ns() const;
+
+ private:
+  Descriptor file_;
+};
 
 // Follows one process and its descendants. Not thread-safe. A process that ends keeps its last
 // value in cpu_ns, so that the sum never falls.

@@ -31,6 +31,8 @@ constexpr Column kColumns[] = {
     ECHOLAB_COLUMN(requests),      ECHOLAB_COLUMN(elapsed_ns),      ECHOLAB_COLUMN(server_cpu_ns),
     ECHOLAB_COLUMN(client_cpu_ns), ECHOLAB_COLUMN(latency_mean_ns), ECHOLAB_COLUMN(p50_ns),
     ECHOLAB_COLUMN(p99_ns),        ECHOLAB_COLUMN(max_ns),          ECHOLAB_COLUMN(steal_ticks)};
+// Since the first files of this version, which lack them.
+constexpr Column kAddedColumns[] = {ECHOLAB_COLUMN(idle_ticks), ECHOLAB_COLUMN(client_delay_ns)};
 constexpr Column kOpenLoopColumns[] = {ECHOLAB_COLUMN(due), ECHOLAB_COLUMN(skipped)};
 #undef ECHOLAB_COLUMN
 
@@ -95,7 +97,8 @@ Histogram read_histogram(const JsonReader& in) {
 
 // ---- one contender in one cell ------------------------------------------------------------------
 
-Json write_slices(const std::vector<SliceRow>& rows, bool open_loop) {
+Json write_slices(const Result& result, bool open_loop) {
+  const std::vector<SliceRow>& rows = result.slices;
   Json out = Json::object();
   const auto write = [&](const Column& column) {
     Json values = Json::array();
@@ -103,6 +106,9 @@ Json write_slices(const std::vector<SliceRow>& rows, bool open_loop) {
     out[column.name] = std::move(values);
   };
   for (const Column& column : kColumns) write(column);
+  if (result.idle_known) {
+    for (const Column& column : kAddedColumns) write(column);
+  }
   Json inflight = Json::array(), gates = Json::array();
   for (const SliceRow& row : rows) {
     inflight.push_back(rounded(row.inflight_mean));
@@ -129,6 +135,9 @@ std::vector<SliceRow> read_slices(const JsonReader& in, bool open_loop) {
     for (std::size_t i = 0; i < rows.size(); ++i) column.set(rows[i], values[i]);
   };
   for (const Column& column : kColumns) read(column);
+  if (in.has(kAddedColumns[0].name)) {
+    for (const Column& column : kAddedColumns) read(column);
+  }
   if (open_loop) {
     for (const Column& column : kOpenLoopColumns) read(column);
   }
@@ -144,6 +153,7 @@ std::vector<SliceRow> read_slices(const JsonReader& in, bool open_loop) {
 Json write_window(const Window& window) {
   Json out = Json::object();
   for (const WindowField& field : kWindowFields) out[field.name] = window.*field.value;
+  out["run_delay_ns"] = window.run_delay_ns ? Json(*window.run_delay_ns) : Json(nullptr);
   Json memory = Json::array();
   for (const MemoryPoint& point : window.memory) {
     memory.push_back({{"connections", point.connections},
@@ -160,6 +170,9 @@ Json write_window(const Window& window) {
 Window read_window(const JsonReader& in) {
   Window window;
   for (const WindowField& field : kWindowFields) window.*field.value = in[field.name].whole();
+  if (in.has("run_delay_ns") && !in["run_delay_ns"].null()) {
+    window.run_delay_ns = in["run_delay_ns"].whole();
+  }
   if (in.has("memory")) {
     for (const JsonReader& point : in["memory"].items()) {
       window.memory.push_back({point["connections"].whole(), point["rss_bytes"].whole(),
@@ -220,6 +233,8 @@ const char* name_of(Gate gate) {
       return "steal";
     case Gate::empty:
       return "empty";
+    case Gate::busy:
+      return "busy";
   }
   return "?";
 }
@@ -248,6 +263,7 @@ const std::vector<SummaryField>& summary_fields() {
                                                 ECHOLAB_FIELD(user_us_per_request),
                                                 ECHOLAB_FIELD(system_us_per_request),
                                                 ECHOLAB_FIELD(workers_us_per_request),
+                                                ECHOLAB_ADDED_FIELD(run_delay_us_per_request),
                                                 ECHOLAB_FIELD(client_cpu_us_per_request),
                                                 ECHOLAB_FIELD(voluntary_switches_per_request),
                                                 ECHOLAB_FIELD(involuntary_switches_per_request),
@@ -258,6 +274,7 @@ const std::vector<SummaryField>& summary_fields() {
                                                 ECHOLAB_ADDED_FIELD(tcp_kib_per_connection),
                                                 ECHOLAB_FIELD(achieved_share),
                                                 ECHOLAB_FIELD(steal_share),
+                                                ECHOLAB_ADDED_FIELD(others_share),
                                                 ECHOLAB_FIELD(ratio_cpu),
                                                 ECHOLAB_FIELD(ratio_throughput),
                                                 ECHOLAB_FIELD(ratio_p50),
@@ -282,7 +299,7 @@ Json write_result(const Result& result, bool open_loop) {
           {"gates", std::move(gates)},
           {"summary", write_summary(result.summary)},
           {"window", write_window(result.window)},
-          {"slices", write_slices(result.slices, open_loop)},
+          {"slices", write_slices(result, open_loop)},
           {"latency", write_histogram(result.latency)},
           {"raw", result.raw ? write_histogram(*result.raw) : Json(nullptr)}};
 }
@@ -300,6 +317,7 @@ Result read_result(const JsonReader& in, bool open_loop) {
   result.summary = read_summary(in["summary"]);
   result.window = read_window(in["window"]);
   result.slices = read_slices(in["slices"], open_loop);
+  result.idle_known = in["slices"].has(kAddedColumns[0].name);
   result.latency = read_histogram(in["latency"]);
   if (const JsonReader raw = in["raw"]; !raw.null()) result.raw = read_histogram(raw);
   if (open_loop != result.raw.has_value()) {

@@ -179,6 +179,9 @@ void Trial::close_window() try {
   w.user_ns = difference(now.usage.user_ns, opened_->usage.user_ns);
   w.system_ns = difference(now.usage.system_ns, opened_->usage.system_ns);
   w.workers_ns = difference(now.usage.worker_ns, opened_->usage.worker_ns);
+  if (now.usage.scheduler_known) {
+    w.run_delay_ns = difference(now.usage.run_delay_ns, opened_->usage.run_delay_ns);
+  }
   w.voluntary_switches =
       difference(now.usage.voluntary_switches, opened_->usage.voluntary_switches);
   w.involuntary_switches =

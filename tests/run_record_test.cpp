@@ -45,7 +45,9 @@ void collect(const json& value, const Pointer& at, std::vector<Pointer>& out) {
 
 // Members that the first files of this version lack.
 bool added(const Pointer& where) {
-  static const std::set<std::string> kAdded{"memory", "tcp_kib_per_connection"};
+  static const std::set<std::string> kAdded{
+      "memory",       "tcp_kib_per_connection",   "idle_ticks",
+      "run_delay_ns", "run_delay_us_per_request", "others_share"};
   return kAdded.count(where.back()) == 1;
 }
 
@@ -162,6 +164,10 @@ TEST_CASE("the first files of this version are read", "[record]") {
   const Window& window = run.cells.at(0).results.at(0).window;
   CHECK(window.requests > 0);
   CHECK(window.memory.empty());
+  CHECK_FALSE(window.run_delay_ns);
+  CHECK_FALSE(run.cells.at(0).results.at(0).idle_known);
+  const RunRecord again = run_from_json(json::parse(to_text(run)));
+  CHECK_FALSE(again.cells.at(0).results.at(0).idle_known);
 }
 
 TEST_CASE("what contradicts itself is refused", "[record]") {

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "harness/gates.hpp"
+#include "harness/table.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
 #include "tests/sample_run.hpp"
@@ -10,6 +12,9 @@
 using namespace echolab::harness;
 
 namespace {
+
+constexpr Circumstances kShared{true, 1, 10'000'000};
+constexpr Circumstances kApart{false, 2, 10'000'000};
 
 bool near(double a, double b) {
   return std::abs(a - b) < 1e-9 * std::abs(b);
@@ -20,31 +25,103 @@ bool near(double a, double b) {
 TEST_CASE("Little's law is checked in closed loop", "[gates]") {
   const CellShape closed{1, 64, 1, 0};
   SliceRow row = sample_slice(0, 100, 1'000'000);
-  CHECK(judge_slice(row, closed, true) == Gate::kept);
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::kept);
   row.inflight_mean = 1.04;
-  CHECK(judge_slice(row, closed, true) == Gate::kept);
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::kept);
   row.inflight_mean = 1.06;
-  CHECK(judge_slice(row, closed, true) == Gate::little);
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::little);
   row.inflight_mean = 0.94;
-  CHECK(judge_slice(row, closed, true) == Gate::little);
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::little);
   row.requests = 0;
-  CHECK(judge_slice(row, closed, true) == Gate::empty);
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::empty);
 }
 
 TEST_CASE("an open loop must be offered in full, by a client that is not saturated", "[gates]") {
   const CellShape open{1, 64, kOpenLoopDepth, 1000};
   SliceRow row = sample_slice(0, 1000, 1'000'000);
   row.due = 1000;
-  CHECK(judge_slice(row, open, false) == Gate::kept);
+  CHECK(judge_slice(row, open, kApart, 0) == Gate::kept);
   row.due = 1020;
-  CHECK(judge_slice(row, open, false) == Gate::achieved);
+  CHECK(judge_slice(row, open, kApart, 0) == Gate::achieved);
   row.due = 1000;
   row.client_cpu_ns = 9'800'000;  // of 10 ms
-  CHECK(judge_slice(row, open, false) == Gate::client);
+  CHECK(judge_slice(row, open, kApart, 0) == Gate::client);
   row.client_cpu_ns = 5'000'000;
   row.server_cpu_ns = 4'900'000;  // on the same CPU that leaves nothing
-  CHECK(judge_slice(row, open, false) == Gate::kept);
-  CHECK(judge_slice(row, open, true) == Gate::client);
+  CHECK(judge_slice(row, open, kApart, 0) == Gate::kept);
+  CHECK(judge_slice(row, open, kShared, 0) == Gate::client);
+}
+
+TEST_CASE("a closed loop on one CPU must have had it to itself", "[gates]") {
+  const CellShape closed{1, 64, 1, 0};
+  const CellShape open{1, 64, kOpenLoopDepth, 1000};
+  SliceRow row = sample_slice(0, 100, 6'500'000);
+  row.client_cpu_ns = 2'000'000;  // 85 % together
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::kept);
+  row.server_cpu_ns = 5'500'000;  // 75 %
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::busy);
+  // If it was the server that slept, there were idle ticks.
+  CHECK(judge_slice(row, closed, kShared, 0.1) == Gate::kept);
+  row.server_cpu_ns = 500'000;
+  CHECK(judge_slice(row, closed, kShared, 0.1) == Gate::busy);
+  CHECK(judge_slice(row, closed, kShared, 0.7) == Gate::kept);
+  row.steal_ticks = 1;  // that may have been all of it: the round is judged
+  CHECK(judge_slice(row, closed, kShared, 0) == Gate::kept);
+  row.steal_ticks = 0;
+  row.due = row.requests;
+  CHECK(judge_slice(row, open, kShared, 0) == Gate::kept);  // idle time is normal there
+}
+
+TEST_CASE("a client on a CPU of its own must not have to wait for it", "[gates]") {
+  for (const CellShape& shape : {CellShape{1, 64, 1, 0}, CellShape{1, 64, kOpenLoopDepth, 1000}}) {
+    SliceRow row = sample_slice(0, 100, 1'000'000);
+    row.due = row.requests;
+    row.client_delay_ns = 400'000;  // of 10 ms
+    CHECK(judge_slice(row, shape, kApart, 0) == Gate::kept);
+    row.client_delay_ns = 600'000;
+    CHECK(judge_slice(row, shape, kApart, 0) == Gate::busy);
+    row.client_cpu_ns = 8'500'000;
+    CHECK(judge_slice(row, shape, kShared, 0) == Gate::kept);  // there it waits for the server
+  }
+}
+
+TEST_CASE("a row beside a busy process has no verdict and says why", "[gates]") {
+  RunRecord run = sample_run();
+  const auto judged = [&](CellRecord& cell) -> const Result& {
+    summarise(cell, run.plan, run.placement, run.steal);
+    return cell.results[0];
+  };
+  CellRecord& closed = run.cells[0];
+  CellRecord& open = run.cells[1];
+  CHECK(judged(closed).no_verdict.empty());
+  CHECK(judged(open).no_verdict.empty());
+  SECTION("slices that fail") {
+    for (std::size_t i = 3; i < 5; ++i) closed.results[0].slices[i].gate = Gate::busy;
+    CHECK(contains(judged(closed).no_verdict,
+                   "3 of 6 slices dropped, 2 because something else ran on the CPU"));
+    CHECK(contains(terminal_table(run), "no verdict: busy CPU\n"));
+  }
+  SECTION("a little less in every slice of a closed loop") {
+    for (SliceRow& row : closed.results[0].slices) row.elapsed_ns = 11'600'000;
+    CHECK(contains(judged(closed).no_verdict, "something else used 14 % of the CPU"));
+    CHECK(contains(terminal_table(run), "no verdict: busy CPU\n"));
+  }
+  SECTION("an open loop without the idle time that it should have") {
+    Result& row = open.results[0];
+    for (SliceRow& slice : row.slices) {
+      slice.server_cpu_ns = 2'000'000;  // 80 % together
+      slice.idle_ticks = slice.round % 2;
+    }
+    CHECK(judged(open).no_verdict.empty());
+    for (SliceRow& slice : row.slices) slice.idle_ticks = 0;
+    CHECK(contains(judged(open).no_verdict, "something else used 20 % of the CPU"));
+    row.idle_known = false;  // a file from before
+    CHECK(judged(open).no_verdict.empty());
+  }
+  SECTION("too few slices in the time that there was") {
+    run.plan.slices = 10;
+    CHECK(contains(judged(closed).no_verdict, "only 5 of 10 slices kept"));
+  }
 }
 
 TEST_CASE("steal is judged by what is certain", "[gates]") {
