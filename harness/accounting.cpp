@@ -1,5 +1,6 @@
 #include "harness/accounting.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -143,6 +144,32 @@ bool each_descriptor(pid_t pid, Visit visit) {
 }
 
 }  // namespace
+
+TcpMemory tcp_memory() {
+  static const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto text = read_text("/proc/net/sockstat");
+  if (!text) return {};
+  // "TCP: inuse 27 orphan 1 tw 3043 alloc 27 mem 132"
+  const std::string_view tcp = field(*text, "TCP");
+  const std::string_view line = tcp.substr(0, tcp.find('\n'));
+  TcpMemory memory;
+  for (unsigned i = 0; !word(line, i).empty(); i += 2) {
+    const std::uint64_t value = number(word(line, i + 1)).value_or(0);
+    if (word(line, i) == "inuse") memory.sockets = value;
+    if (word(line, i) == "mem") memory.bytes = value * page;
+  }
+  return memory;
+}
+
+RunDelay::RunDelay() : file_(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC)) {
+}
+
+std::uint64_t RunDelay::ns() const {
+  char text[64];  // three numbers of up to 20 digits
+  const ssize_t n = file_ ? ::pread(file_.get(), text, sizeof text, 0) : 0;
+  if (n <= 0) return 0;
+  return number(word(std::string_view(text, static_cast<std::size_t>(n)), 1)).value_or(0);
+}
 
 Accounting::Accounting(pid_t root) : root_(root) {
   refresh();

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "harness/files.hpp"
+
 namespace echolab::harness {
 
 // All processes of a server together. Counts only grow while the server lives, except where threads
@@ -42,6 +44,25 @@ struct DescriptorKinds {
   unsigned eventfd = 0;
   unsigned other = 0;
   bool complete = true;  // false: a process would not let us read its descriptors
+};
+
+// All TCP sockets of the system, both ends of a loopback connection included (proc(5),
+// /proc/net/sockstat). Zeros where it cannot be read.
+struct TcpMemory {
+  std::uint64_t sockets = 0;  // in use, of this network namespace
+  std::uint64_t bytes = 0;    // charged for what is queued in them, of all namespaces; whole pages
+};
+TcpMemory tcp_memory();
+
+// How long the thread that made this could run and had no CPU. That thread only.
+class RunDelay {
+ public:
+  RunDelay();
+  // ns since the thread began; 0 where the kernel does not tell. One system call.
+  [[nodiscard]] std::uint64_t ns() const;
+
+ private:
+  Descriptor file_;
 };
 
 // Follows one process and its descendants. Not thread-safe. A process that ends keeps its last

@@ -9,11 +9,12 @@
 #include <memory>
 #include <set>
 
+#include "harness/cpu_ticks.hpp"
 #include "harness/environment.hpp"
+#include "harness/gates.hpp"
 #include "harness/json_reader.hpp"
 #include "harness/load.hpp"
 #include "harness/process.hpp"
-#include "harness/steal.hpp"
 #include "harness/summary.hpp"
 #include "harness/trial.hpp"
 #include "harness/units.hpp"
@@ -68,13 +69,21 @@ class Runner {
         placement_(placement),
         progress_(progress),
         cells_(options.plan.expand()),
-        steal_(cpus_used(placement)) {
+        ticks_(cpus_used(placement)),
+        circumstances_{placement.same, ticks_.cpus(), ticks_.tick_ns()} {
     for (const Cell& cell : cells_) total_slices_ += planned_slices(cell);
-    run_.steal.tick_ns = steal_.tick_ns();
+    run_.steal.tick_ns = ticks_.tick_ns();
   }
 
   void run(const std::function<void(const RunRecord&)>& after_cell) {
+    const auto end = Clock::now() + most_time(plan(), cells_);
     for (std::size_t i = 0; i < cells_.size() && !Load::interrupted(); ++i) {
+      // Time that a cell leaves over is shared by those that follow.
+      const std::vector<Cell> left(cells_.begin() + static_cast<std::ptrdiff_t>(i), cells_.end());
+      const double part = std::chrono::duration<double>(estimated_time(plan(), {cells_[i]})) /
+                          estimated_time(plan(), left);
+      const auto now = Clock::now();
+      cell_end_ = now + std::chrono::duration_cast<Nanos>((end - now) * part);
       run_cell(i);
       run_.partial = i + 1 < cells_.size() || Load::interrupted();
       after_cell(run_);
@@ -101,10 +110,14 @@ class Runner {
     std::mt19937_64 rng = cell_rng(options_.seed, index);
     unsigned round_repeats = allowed_repeats();
     slice_repeats_.assign(trials_.size(), allowed_repeats());
-    for (std::uint32_t round = 0; round < plan().slices && !Load::interrupted(); ++round) {
+    rounds_began_ = Clock::now();
+    for (round_ = 0; round_ < plan().slices && !Load::interrupted(); ++round_) {
+      if (round_ > 0 && Clock::now() > cell_end_) break;  // what is missing is said in the rows
       const std::vector<std::size_t> order = round_order(living(), rng);
       position_ = 0;
-      while (!order.empty() && !run_round(round, order) && round_repeats > 0) --round_repeats;
+      while (!order.empty() && !run_round(round_, order) && round_repeats > 0 && time_to_repeat()) {
+        --round_repeats;
+      }
     }
     finish();
     done_slices_ += planned_slices(cell);
@@ -152,24 +165,30 @@ class Runner {
   // One slice of every contender, those that fail a gate again at the end. False if the hypervisor
   // took so much that the round does not count.
   bool run_round(std::uint32_t round, const std::vector<std::size_t>& order) {
-    const std::uint64_t steal_before = steal_.ticks();
+    const Ticks before = ticks_.read();
     const auto began = Clock::now();
-    std::uint64_t steal_at = steal_before;
+    Ticks at = before;
     std::vector<std::pair<std::size_t, std::size_t>> rows;  // contender, index of its row
     std::vector<std::size_t> waiting = order;
     while (!waiting.empty()) {
       std::vector<std::size_t> again;
       for_each(waiting, [&](std::size_t i) {
+        const std::uint64_t delay_before = client_delay_.ns();
         SliceRow row = trials_[i]->slice(plan().slice);
         if (Load::interrupted()) return;  // cut short: not a slice of the plan
-        const std::uint64_t steal_now = steal_.ticks();
+        row.client_delay_ns = client_delay_.ns() - delay_before;
+        const Ticks now = ticks_.read();
         row.round = round;
         row.position = position_++;
-        row.steal_ticks = steal_now - std::exchange(steal_at, steal_now);
-        row.gate = judge_slice(row, cell_->shape, placement_.same);
-        rows.emplace_back(i, trials_[i]->result.slices.size());
-        trials_[i]->result.slices.push_back(row);
-        if (row.gate != Gate::kept && slice_repeats_[i] > 0) {
+        row.steal_ticks = now.steal - at.steal;
+        row.idle_ticks = now.idle - at.idle;
+        at = now;
+        std::vector<SliceRow>& slices = trials_[i]->result.slices;
+        rows.emplace_back(i, slices.size());
+        slices.push_back(row);
+        slices.back().gate =
+            judge_slice(row, cell_->shape, circumstances_, idle_share(slices, circumstances_));
+        if (slices.back().gate != Gate::kept && slice_repeats_[i] > 0 && time_to_repeat()) {
           --slice_repeats_[i];
           again.push_back(i);
         }
@@ -178,11 +197,11 @@ class Runner {
       waiting = std::move(again);
     }
     const auto elapsed = static_cast<std::uint64_t>(Nanos(Clock::now() - began).count());
-    const std::uint64_t ticks = steal_at - steal_before;
+    const std::uint64_t ticks = at.steal - before.steal;
     const bool took_too_much =
-        stolen(ticks, steal_.tick_ns(), elapsed, steal_.cpus(), median_steal());
-    steal_shares_.push_back(static_cast<double>(ticks * steal_.tick_ns()) /
-                            (static_cast<double>(elapsed) * static_cast<double>(steal_.cpus())));
+        stolen(ticks, ticks_.tick_ns(), elapsed, ticks_.cpus(), median_steal());
+    steal_shares_.push_back(static_cast<double>(ticks * ticks_.tick_ns()) /
+                            (static_cast<double>(elapsed) * static_cast<double>(ticks_.cpus())));
     for (const auto& [i, row] : rows) {
       if (!trials_[i]) continue;
       SliceRow& slice = trials_[i]->result.slices[row];
@@ -246,6 +265,12 @@ class Runner {
   [[nodiscard]] unsigned allowed_repeats() const {
     return std::max(1U, static_cast<unsigned>(kRepeatShare * plan().slices));
   }
+  // A repeat must leave enough time for the rounds of the plan that are still to come.
+  [[nodiscard]] bool time_to_repeat() const {
+    const auto now = Clock::now();
+    if (round_ == 0) return now < cell_end_;
+    return now + (now - rounds_began_) / round_ * (plan().slices - round_) < cell_end_;
+  }
   [[nodiscard]] double median_steal() const {
     return steal_shares_.empty() ? 0 : median(steal_shares_);
   }
@@ -255,7 +280,9 @@ class Runner {
   const Placement& placement_;
   Progress& progress_;
   const std::vector<Cell> cells_;
-  StealTicks steal_;
+  CpuTicks ticks_;
+  RunDelay client_delay_;
+  const Circumstances circumstances_;
   std::vector<double> steal_shares_;  // of every round of the session
   double total_slices_ = 0, done_slices_ = 0;
 
@@ -266,6 +293,9 @@ class Runner {
   std::vector<unsigned> slice_repeats_;  // left, by contender
   std::uint32_t position_ = 0;           // in the round
   double cell_done_ = 0;                 // slices
+  std::uint32_t round_ = 0;
+  Clock::time_point rounds_began_;
+  Clock::time_point cell_end_;  // when it must be over, also on a busy machine
 };
 
 }  // namespace

@@ -99,11 +99,8 @@ Descriptor begin_connect(const Endpoint& endpoint, unsigned number, unsigned tot
   if (!fd) throw connect_error(endpoint, number, total, errno);
   const int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  // A system default such as BBR would pace our sends and cost CPU for its model of a path that
-  // does not exist here. Reno is in every kernel and open to every user; the servers keep the
-  // default.
-  constexpr std::string_view kUnpaced = "reno";
-  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, kUnpaced.data(), kUnpaced.size());
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, kClientCongestionControl.data(),
+               kClientCongestionControl.size());
   const auto* address = reinterpret_cast<const sockaddr*>(&endpoint.address);
   if (::connect(fd.get(), address, endpoint.length) != 0 && errno != EINPROGRESS &&
       errno != EINTR) {

@@ -1,6 +1,8 @@
 // A client's sockets: addresses, non-blocking connects, and the limits that stand in the way.
 #pragma once
 
+#include <string_view>
+
 #include "harness/files.hpp"
 #include "harness/load.hpp"
 
@@ -9,6 +11,11 @@ namespace echolab::harness {
 // Raises the soft limit of descriptors to the hard one. Throws LoadError (limit) if `connections`
 // cannot be open beside what the process has open already.
 void allow_descriptors(unsigned connections);
+
+// How our sends are paced: not at all. A system default such as BBR costs CPU for its model of a
+// path that does not exist on loopback. Reno is in every kernel and open to every user. The servers
+// keep the system's default, which is a part of what they cost.
+inline constexpr std::string_view kClientCongestionControl = "reno";
 
 // A non-blocking TCP socket with TCP_NODELAY whose connect has begun; it is writable once it has
 // ended. `number` (from 1) and `total` are for the error line. Throws LoadError (connect, limit).

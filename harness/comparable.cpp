@@ -26,6 +26,9 @@ std::span<const Comparable> comparable_fields() {
       Comparable{"/kernel/preemption", doubtful, "the kernel preempts in another way"},
       Comparable{"/kernel/vulnerabilities", doubtful,
                  "other mitigations: system calls cost something else"},
+      // Before the other sysctls: the first field that names a value says what it weighs.
+      Comparable{"/kernel/sysctls/net.ipv4.tcp_congestion_control", doubtful,
+                 "the servers' sends cost something else: some algorithms pace them"},
       Comparable{"/kernel/sysctls", note, "other kernel settings"},
       Comparable{"/system/container", note, "a container's filters make system calls dearer"},
       Comparable{"/limits/cpu_quota_cpus", doubtful,

@@ -24,9 +24,12 @@ std::string clipped(const std::string& text) {
   return fmt::format("{}...", std::string_view(text).substr(0, kLongestValue - 3));
 }
 
+// A field that is already among the differences keeps its first weight and meaning.
 void differ(Comparison& out, const std::string& field, const std::string& a, const std::string& b,
             bool doubtful, const std::string& meaning) {
-  if (a != b) out.differences.push_back({field, a, b, doubtful, meaning});
+  const bool known = std::any_of(out.differences.begin(), out.differences.end(),
+                                 [&](const Difference& d) { return d.field == field; });
+  if (a != b && !known) out.differences.push_back({field, a, b, doubtful, meaning});
 }
 
 // ---- circumstances ------------------------------------------------------------------------------

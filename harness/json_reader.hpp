@@ -30,6 +30,8 @@ class JsonReader {
     if (it == value_->end()) throw JsonError(path + ": missing");
     return JsonReader(*it, path);
   }
+  // For members that were added later: files written before lack them.
+  [[nodiscard]] bool has(const char* name) const { return object().contains(name); }
   [[nodiscard]] std::vector<JsonReader> items() const {
     expect(value_->is_array(), "a list");
     std::vector<JsonReader> out;

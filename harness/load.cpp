@@ -385,8 +385,8 @@ Load::Load(Endpoint endpoint, Shape shape, std::uint64_t seed)
 }
 Load::~Load() = default;
 
-void Load::connect(Nanos timeout) {
-  impl_->connect(timeout);
+void Load::connect(Nanos timeout, unsigned up_to) {
+  impl_->connect(timeout, up_to);
 }
 void Load::verify(unsigned at_most) {
   impl_->verify(at_most);

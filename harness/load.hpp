@@ -90,11 +90,12 @@ class Load {
   Load(const Load&) = delete;
   Load& operator=(const Load&) = delete;
 
-  // Connects all and returns when every connection is established and has echoed a first byte,
-  // which proves that the server has accepted it: no more than 64 connections at a time are in
-  // between, so that a short listen backlog is never overrun. `timeout` is the longest time in
-  // which none gets ready. Throws LoadError.
-  void connect(Nanos timeout);
+  // Connects all, or as many as are asked for (a later call goes on), and returns when every one of
+  // them is established and has echoed a first byte, which proves that the server has accepted it:
+  // no more than 64 connections at a time are in between, so that a short listen backlog is never
+  // overrun. `timeout` is the longest time in which none gets ready. Throws LoadError. What follows
+  // needs all.
+  void connect(Nanos timeout, unsigned up_to = kMaxConnections);
   // One echo of odd sizes, split writes, on every connection (or the first `at_most`), all at once:
   // bytes are right before anything is timed. Throws LoadError.
   void verify(unsigned at_most);

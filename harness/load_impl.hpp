@@ -37,7 +37,7 @@ struct Load::Impl {
   Impl(Endpoint, const Shape&, std::uint64_t seed);
 
   // load_setup.cpp
-  void connect(Nanos timeout);
+  void connect(Nanos timeout, unsigned up_to);
   void verify(unsigned at_most);
 
   // load.cpp
@@ -79,6 +79,7 @@ struct Load::Impl {
   const Pattern pattern;
   Schedule schedule;
   std::vector<Connection> connections;
+  unsigned connected = 0;  // of them, from the first on
   Descriptor epoll;
   std::array<epoll_event, kEvents> events{};
   std::unique_ptr<std::byte[]> in = std::make_unique_for_overwrite<std::byte[]>(kBuffer);

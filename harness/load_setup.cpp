@@ -45,18 +45,22 @@ struct Verification {
 
 }  // namespace
 
-void Load::Impl::connect(Nanos timeout) {
-  allow_descriptors(shape.connections);
-  epoll = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll) throw std::system_error(errno, std::generic_category(), "epoll_create1");
-  connections = std::vector<Connection>(shape.connections);
+void Load::Impl::connect(Nanos timeout, unsigned up_to) {
+  if (connected == 0) {
+    allow_descriptors(shape.connections);
+    epoll = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+    connections = std::vector<Connection>(shape.connections);
+  }
+  const unsigned goal = std::min(up_to, shape.connections);
   enum class Stage : std::uint8_t { connecting, greeted, ready };
   std::vector<Stage> stages(shape.connections, Stage::connecting);
+  std::fill_n(stages.begin(), connected, Stage::ready);
   std::uint64_t deadline = now_ns() + static_cast<std::uint64_t>(timeout.count());
-  unsigned begun = 0;
-  unsigned ready = 0;
-  while (ready < shape.connections) {
-    for (; begun < shape.connections && begun - ready < kUnaccepted; ++begun) {
+  unsigned begun = connected;
+  unsigned& ready = connected;
+  while (ready < goal) {
+    for (; begun < goal && begun - ready < kUnaccepted; ++begun) {
       Connection& c = connections[begun];
       c.fd = begin_connect(endpoint, begun + 1, shape.connections);
       epoll_event event{};
@@ -92,7 +96,7 @@ void Load::Impl::connect(Nanos timeout) {
       deadline = now_ns() + static_cast<std::uint64_t>(timeout.count());
     }
     if (interrupted()) throw LoadError(Kind::interrupted, "interrupted while connecting");
-    if (ready < shape.connections && now_ns() > deadline) {
+    if (ready < goal && now_ns() > deadline) {
       throw LoadError(
           Kind::timeout,
           fmt::format("{}: {} of {} connections have echoed a first byte, and none more within {}",

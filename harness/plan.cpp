@@ -16,6 +16,11 @@ namespace {
 constexpr std::chrono::nanoseconds kStartStop{30'000'000};   // per server and cell
 constexpr std::chrono::nanoseconds kPerConnection{100'000};  // connect, verify, close; both sides
 constexpr double kSliceOverhead = 1.15;  // waiting for the last replies, reading the accounts
+// The longest that a run may take, of what is planned: the default matrix then ends within 3
+// minutes.
+constexpr int kMostTimePercent = 150;
+// Small runs get more: on a loaded machine to start one server may take seconds.
+constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};
 constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
 
 // Beyond its connections: epoll, stdio, the pipes to the servers, files being written.
@@ -154,6 +159,11 @@ std::chrono::nanoseconds estimated_time(const Plan& plan, const std::vector<Cell
              (kStartStop + cell.shape.connections * kPerConnection + loaded);
   }
   return total;
+}
+
+std::chrono::nanoseconds most_time(const Plan& plan, const std::vector<Cell>& cells) {
+  const std::chrono::nanoseconds planned = estimated_time(plan, cells);
+  return std::max(planned * kMostTimePercent / 100, planned + kLeastSpareTime);
 }
 
 std::size_t descriptors_needed(const std::vector<Cell>& cells) {

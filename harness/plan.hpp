@@ -78,6 +78,10 @@ std::mt19937_64 cell_rng(std::uint64_t seed, std::size_t cell);
 // How long the plan takes, from measured costs of starting, connecting and draining.
 std::chrono::nanoseconds estimated_time(const Plan&, const std::vector<Cell>&);
 
+// When a run must be over, however busy the machine: a slice that fails a gate is repeated only
+// within this time, and what does not fit in is left out.
+std::chrono::nanoseconds most_time(const Plan&, const std::vector<Cell>&);
+
 // Descriptors that this process needs for the largest cell: it holds the connections to every
 // contender of a cell at once.
 std::size_t descriptors_needed(const std::vector<Cell>&);

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "harness/child.hpp"
-#include "harness/steal.hpp"
+#include "harness/cpu_ticks.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -169,8 +169,8 @@ MachineProbe probe_machine(const Cpus& cpus) {
   if (cpus.empty()) throw std::invalid_argument("no CPU to measure on");
   MachineProbe probe;
   const AffinityScope scope;
-  StealTicks steal(cpus);
-  const std::uint64_t steal_before = steal.ticks();
+  CpuTicks ticks(cpus);
+  const std::uint64_t steal_before = ticks.read().steal;
   const auto begun = Clock::now();
   pin_this_thread({cpus[0]});
   probe.syscall_ns = cost_ns([] { ::syscall(SYS_getppid); });
@@ -190,7 +190,8 @@ MachineProbe probe_machine(const Cpus& cpus) {
   }
   probe.sleep_late_median_us = quantile(late, 0.5);
   probe.sleep_late_p99_us = quantile(late, 0.99);
-  const double stolen_ns = static_cast<double>((steal.ticks() - steal_before) * steal.tick_ns());
+  const double stolen_ns =
+      static_cast<double>((ticks.read().steal - steal_before) * ticks.tick_ns());
   const std::chrono::duration<double, std::nano> took = Clock::now() - begun;
   probe.steal_percent = 100.0 * stolen_ns / (took.count() * static_cast<double>(cpus.size()));
   return probe;

@@ -29,8 +29,9 @@ enum class Gate : std::uint8_t {
   achieved = 3,  // open loop: requests were skipped
   steal = 4,     // the hypervisor took the CPU away
   empty = 5,     // no request completed
+  busy = 6,      // something else ran on our CPUs
 };
-inline constexpr std::size_t kGates = 6;
+inline constexpr std::size_t kGates = 7;
 const char* name_of(Gate);
 
 struct SliceRow {
@@ -46,10 +47,20 @@ struct SliceRow {
   std::uint64_t p99_ns = 0;
   std::uint64_t max_ns = 0;
   double inflight_mean = 0;
-  std::uint64_t steal_ticks = 0;  // of the CPUs used; one tick is StealRecord::tick_ns
+  std::uint64_t steal_ticks = 0;      // of the CPUs used; one tick is StealRecord::tick_ns
+  std::uint64_t idle_ticks = 0;       // the same of the time that nobody used
+  std::uint64_t client_delay_ns = 0;  // the generator could run and had no CPU; 0: not known here
   Gate gate = Gate::kept;
   std::uint64_t due = 0;      // open loop only
   std::uint64_t skipped = 0;  // open loop only
+};
+
+// Memory at one count of connections, of a server that has echoed a byte on each and nothing else.
+struct MemoryPoint {
+  std::uint64_t connections = 0;
+  std::uint64_t rss_bytes = 0;         // of the server
+  std::uint64_t tcp_sockets = 0;       // of the whole system, as the next: /proc/net/sockstat
+  std::uint64_t tcp_memory_bytes = 0;  // queued in sockets, in pages; both ends are here
 };
 
 // What the server consumed from after the warm-up to after the last slice, dropped slices included.
@@ -62,9 +73,11 @@ struct Window {
   std::uint64_t workers_ns = 0;  // io_uring kernel threads, part of cpu_ns
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
-  std::uint64_t threads = 0;              // of the server, with all connections open
-  std::uint64_t rss_before_bytes = 0;     // started, nobody connected
-  std::uint64_t rss_connected_bytes = 0;  // all connected and warm
+  std::optional<std::uint64_t> run_delay_ns;  // its threads could run and had no CPU; null: unknown
+  std::uint64_t threads = 0;                  // of the server, with all connections open
+  std::uint64_t rss_before_bytes = 0;         // started, nobody connected
+  std::uint64_t rss_connected_bytes = 0;      // all connected and warm
+  std::vector<MemoryPoint> memory;  // two of them, before verification; none: too few connections
   std::optional<std::map<std::string, std::uint64_t>> counters;  // the server's own; null: foreign
   std::optional<std::vector<std::uint64_t>> batches;  // waits that returned [2^i, 2^(i+1)) events
 };
@@ -75,10 +88,11 @@ struct Summary {
   std::optional<double> mean_us, p50_us, p90_us, p99_us, p999_us, max_us;
   std::optional<double> raw_p50_us, raw_p90_us, raw_p99_us, raw_p999_us, raw_max_us;
   std::optional<double> server_cpu_us_per_request, user_us_per_request, system_us_per_request,
-      workers_us_per_request, client_cpu_us_per_request;
+      workers_us_per_request, run_delay_us_per_request, client_cpu_us_per_request;
   std::optional<double> voluntary_switches_per_request, involuntary_switches_per_request;
   std::optional<double> syscalls_per_request, wakeups_per_request, events_per_wakeup;
-  std::optional<double> kib_per_connection, achieved_share, steal_share;
+  std::optional<double> kib_per_connection, tcp_kib_per_connection, achieved_share, steal_share,
+      others_share;
   // To the baseline: the median over rounds of the pairwise ratio.
   std::optional<double> ratio_cpu, ratio_throughput, ratio_p50, ratio_p99;
   std::map<std::string, double> syscalls_by_kind;  // per request, without the sys_ prefix
@@ -86,6 +100,7 @@ struct Summary {
 struct SummaryField {
   const char* name;
   std::optional<double> Summary::*value;
+  bool added;  // since the first files of this version, which lack it
 };
 const std::vector<SummaryField>& summary_fields();
 
@@ -106,6 +121,7 @@ struct Result {
   Summary summary;
   Window window;
   std::vector<SliceRow> slices;
+  bool idle_known = true;        // false: an early file, without idle_ticks and client_delay_ns
   Histogram latency;             // kept slices merged; in open loop from the intended send time
   std::optional<Histogram> raw;  // open loop: from the actual send time
 };

@@ -1,12 +1,12 @@
 #include "harness/summary.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <map>
 #include <string_view>
+#include <utility>
+
+#include "harness/gates.hpp"
+#include "harness/ratio.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -14,15 +14,6 @@ namespace {
 using Rows = std::vector<const SliceRow*>;
 
 constexpr double kNsPerUs = 1e3;
-
-double as_double(std::uint64_t value) {
-  return static_cast<double>(value);
-}
-
-std::optional<double> ratio(double over, double under) {
-  if (!(under > 0)) return std::nullopt;
-  return over / under;
-}
 
 std::optional<double> percentile_us(const Histogram& h, double q) {
   const std::optional<std::uint64_t> value = h.supported_quantile(q);
@@ -90,7 +81,21 @@ void summarise_load(Result& result, const CellShape& shape, const Plan& plan) {
   if (shape.rate > 0) s.achieved_share = achieved_share(rows, plan);
 }
 
-void summarise_server(Result& result, const CellShape& shape) {
+// The slope between two counts of connections: what a server allocates once is in both. A slope
+// downwards is somebody else's doing, and no figure.
+void summarise_memory(const Window& w, Summary& s) {
+  if (w.memory.size() < 2) return;
+  const MemoryPoint &few = w.memory.front(), &many = w.memory.back();
+  const auto slope = [&](std::uint64_t MemoryPoint::*bytes) -> std::optional<double> {
+    if (many.connections <= few.connections || many.*bytes < few.*bytes) return std::nullopt;
+    return as_double(many.*bytes - few.*bytes) / 1024 /
+           as_double(many.connections - few.connections);
+  };
+  s.kib_per_connection = slope(&MemoryPoint::rss_bytes);
+  s.tcp_kib_per_connection = slope(&MemoryPoint::tcp_memory_bytes);
+}
+
+void summarise_server(Result& result) {
   const Window& w = result.window;
   Summary& s = result.summary;
   if (w.requests == 0) return;
@@ -98,12 +103,12 @@ void summarise_server(Result& result, const CellShape& shape) {
   s.user_us_per_request = as_double(w.user_ns) / kNsPerUs / requests;
   s.system_us_per_request = as_double(w.system_ns) / kNsPerUs / requests;
   s.workers_us_per_request = as_double(w.workers_ns) / kNsPerUs / requests;
+  if (w.run_delay_ns) {
+    s.run_delay_us_per_request = as_double(*w.run_delay_ns) / kNsPerUs / requests;
+  }
   s.voluntary_switches_per_request = as_double(w.voluntary_switches) / requests;
   s.involuntary_switches_per_request = as_double(w.involuntary_switches) / requests;
-  if (shape.connections >= kMemoryConnections && w.rss_connected_bytes >= w.rss_before_bytes) {
-    s.kib_per_connection =
-        as_double(w.rss_connected_bytes - w.rss_before_bytes) / 1024.0 / shape.connections;
-  }
+  summarise_memory(w, s);
   if (!w.counters) return;
   constexpr std::string_view kSyscall = "sys_";
   double calls = 0;
@@ -149,65 +154,6 @@ void summarise_ratios(Result& result, const Result& baseline) {
   if (s.p99_us && baseline.summary.p99_us) s.ratio_p99 = middle(p99);
 }
 
-std::optional<double> worst_of(const Result& result, Gate gate, bool shared_cpu) {
-  std::optional<double> worst;
-  for (const SliceRow& row : result.slices) {
-    std::optional<double> value;
-    if (gate == Gate::little) value = little_error(row);
-    if (gate == Gate::client) value = client_busy(row, shared_cpu);
-    if (gate == Gate::achieved) value = ratio(as_double(row.requests), as_double(row.due));
-    if (!value) continue;
-    const bool lower_is_worse = gate == Gate::achieved;
-    if (!worst || (lower_is_worse ? *value < *worst : *value > *worst)) worst = value;
-  }
-  return worst;
-}
-
-void judge_result(Result& result, const CellShape& shape, const PlacementRecord& placement,
-                  const StealRecord& steal) {
-  const bool shared = placement.used == "same";
-  std::array<std::uint64_t, kGates> dropped{};
-  for (const SliceRow& row : result.slices) ++dropped[static_cast<std::size_t>(row.gate)];
-  const auto per_slice = [&](Gate gate, double limit, std::optional<double> worst) {
-    result.gates.push_back(
-        {name_of(gate), limit, worst, dropped[static_cast<std::size_t>(gate)], true});
-  };
-  if (shape.rate > 0) {
-    per_slice(Gate::achieved, kAchievedLimit, worst_of(result, Gate::achieved, shared));
-    per_slice(Gate::client, kClientLimit, worst_of(result, Gate::client, shared));
-  } else {
-    per_slice(Gate::little, kLittleLimit, worst_of(result, Gate::little, shared));
-  }
-  const double steal_limit = std::max(kStealFactor * steal.median_share, kStealFloor);
-  per_slice(Gate::steal, steal_limit, result.summary.steal_share);
-  per_slice(Gate::empty, 0, std::nullopt);
-
-  std::vector<std::string> reasons;
-  const auto whole = [&](const char* name, double limit, double value, bool passed,
-                         const std::string& reason) {
-    result.gates.push_back({name, limit, value, 0, passed});
-    if (!passed) reasons.push_back(reason);
-  };
-  if (!result.slices.empty()) {
-    const std::uint64_t lost = result.slices.size() - dropped[0];
-    const double share = as_double(lost) / static_cast<double>(result.slices.size());
-    whole("dropped", kDroppedLimit, share, share <= kDroppedLimit,
-          fmt::format("{} of {} slices dropped", lost, result.slices.size()));
-  }
-  if (result.summary.achieved_share) {
-    const double share = *result.summary.achieved_share;
-    whole("keeps_up", kAchievedLimit, share, share >= kAchievedLimit,
-          fmt::format("answered {:.1f} % of the offered rate", share * 100));
-  }
-  if (result.window.counters) {
-    const auto found = result.window.counters->find("cq_overflows");
-    const std::uint64_t count = found == result.window.counters->end() ? 0 : found->second;
-    whole("cq_overflow", 0, as_double(count), count == 0,
-          fmt::format("the io_uring completion queue overflowed {} times", count));
-  }
-  result.no_verdict = fmt::format("{}", fmt::join(reasons, "; "));
-}
-
 }  // namespace
 
 double median(std::vector<double> values) {
@@ -217,58 +163,24 @@ double median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-std::optional<double> little_error(const SliceRow& row) {
-  const double waited = as_double(row.requests) * as_double(row.latency_mean_ns);
-  const std::optional<double> share = ratio(row.inflight_mean * as_double(row.elapsed_ns), waited);
-  if (!share) return std::nullopt;
-  return std::abs(*share - 1);
-}
-
-std::optional<double> client_busy(const SliceRow& row, bool shared_cpu) {
-  const double busy =
-      as_double(row.client_cpu_ns) + (shared_cpu ? as_double(row.server_cpu_ns) : 0.0);
-  return ratio(busy, as_double(row.elapsed_ns));
-}
-
-Gate judge_slice(const SliceRow& row, const CellShape& shape, bool shared_cpu) {
-  if (row.requests == 0 || row.elapsed_ns == 0) return Gate::empty;
-  if (shape.rate > 0) {
-    if (as_double(row.requests) < kAchievedLimit * as_double(row.due)) return Gate::achieved;
-    if (client_busy(row, shared_cpu).value_or(0) > kClientLimit) return Gate::client;
-  } else if (little_error(row).value_or(0) > kLittleLimit) {
-    return Gate::little;
-  }
-  return Gate::kept;
-}
-
-bool stolen(std::uint64_t ticks, std::uint64_t tick_ns, std::uint64_t elapsed_ns, std::size_t cpus,
-            double median_share) {
-  if (ticks < 2) return false;
-  const double certain = as_double(ticks - 1) * as_double(tick_ns);
-  const double limit = std::max(kStealFactor * median_share, kStealFloor);
-  return certain > limit * as_double(elapsed_ns) * static_cast<double>(cpus);
-}
-
 void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placement,
                const StealRecord& steal) {
-  std::vector<int> cpus = placement.server_cpus;
-  cpus.insert(cpus.end(), placement.client_cpus.begin(), placement.client_cpus.end());
-  std::sort(cpus.begin(), cpus.end());
-  cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
+  const Circumstances with = circumstances(placement, steal);
   const Result* baseline = nullptr;
   for (Result& result : cell.results) {
     result.summary = Summary{};
     result.gates.clear();
     summarise_load(result, cell.shape, plan);
-    summarise_server(result, cell.shape);
+    summarise_server(result);
     double ticks = 0, elapsed = 0;
     for (const SliceRow& row : result.slices) {
       ticks += as_double(row.steal_ticks);
       elapsed += as_double(row.elapsed_ns);
     }
     result.summary.steal_share =
-        ratio(ticks * as_double(steal.tick_ns), elapsed * static_cast<double>(cpus.size()));
-    judge_result(result, cell.shape, placement, steal);
+        ratio(ticks * as_double(steal.tick_ns), elapsed * static_cast<double>(with.cpus));
+    result.summary.others_share = others_share(result, with);
+    judge_result(result, cell.shape, plan, with, steal);
     if (result.variant == plan.baseline) baseline = &result;
   }
   if (baseline == nullptr) return;

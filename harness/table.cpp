@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "harness/client_socket.hpp"
 #include "harness/process.hpp"
 #include "harness/units.hpp"
 
@@ -19,10 +20,10 @@ struct Heading {
   bool group;  // begins a group: a wider gap before it
 };
 constexpr Heading kHeadings[] = {
-    {"variant", false}, {"req/s", true},    {"MB/s", false},  {"p50", true},  {"p90", false},
-    {"p99", false},     {"p99.9", false},   {"max", false},   {"CPU", true},  {"user+sys", false},
-    {"client", false},  {"calls", true},    {"wakes", false}, {"ctx", false}, {"KiB/c", false},
-    {"CPU x", true},    {"req/s x", false}, {"gates", true}};
+    {"variant", false}, {"req/s", true},  {"MB/s", false},    {"p50", true},  {"p90", false},
+    {"p99", false},     {"p99.9", false}, {"max", false},     {"CPU", true},  {"user+sys", false},
+    {"client", false},  {"calls", true},  {"wakes", false},   {"ctx", false}, {"wait", false},
+    {"KiB/c", false},   {"CPU x", true},  {"req/s x", false}, {"gates", true}};
 
 constexpr const char* kLegend[] = {
     "req/s, MB/s: replies verified byte by byte, one direction. p50 to max: latency in us; a "
@@ -30,8 +31,9 @@ constexpr const char* kLegend[] = {
     "CPU: server CPU us per request, kernel threads included, split into user+sys (sampled). "
     "client: the generator's CPU us per request.",
     "calls, wakes: the server's system calls and wake-ups per request, counted by itself. ctx: its "
-    "context switches per request.",
-    "KiB/c: resident memory per connection. CPU x, req/s x: ratio to the baseline, paired within "
+    "context switches per request. wait: us per request that its threads could run and had no CPU.",
+    "KiB/c: the server's resident memory per connection that has echoed one byte. CPU x, req/s x: "
+    "ratio to the baseline, paired within "
     "rounds, median over rounds.",
     "gates: slices dropped and repeated because a check failed. - : cannot be measured or too few "
     "samples, never zero.",
@@ -59,8 +61,39 @@ std::uint64_t dropped(const Result& result) {
                     [](const SliceRow& row) { return row.gate != Gate::kept; }));
 }
 
+// What keeps a row from a verdict, in a few words; the whole story stands under the table.
+std::string main_reason(const Result& result) {
+  constexpr std::pair<const char*, const char*> kWords[] = {{"busy", "busy CPU"},
+                                                            {"others", "busy CPU"},
+                                                            {"steal", "stolen CPU"},
+                                                            {"cq_overflow", "CQ overflow"},
+                                                            {"keeps_up", "too slow"},
+                                                            {"client", "client at its limit"},
+                                                            {"achieved", "skipped requests"},
+                                                            {"little", "Little's law"},
+                                                            {"empty", "no replies"},
+                                                            {"complete", "too few slices"}};
+  const auto words = [&](const std::string& gate) -> std::string {
+    for (const auto& [name, text] : kWords) {
+      if (gate == name) return text;
+    }
+    return gate;
+  };
+  const GateResult* failed = nullptr;
+  const GateResult* most = nullptr;  // of the per-slice gates, the one that dropped most
+  for (const GateResult& gate : result.gates) {
+    if (!gate.passed && failed == nullptr) failed = &gate;
+    if (gate.dropped > 0 && (most == nullptr || gate.dropped > most->dropped)) most = &gate;
+  }
+  if (failed == nullptr) return "";
+  return words(failed->gate == "dropped" && most != nullptr ? most->gate : failed->gate);
+}
+
 std::string gates_text(const Result& result) {
-  if (!result.no_verdict.empty()) return "no verdict";
+  if (!result.no_verdict.empty()) {
+    const std::string reason = main_reason(result);
+    return reason.empty() ? "no verdict" : "no verdict: " + reason;
+  }
   const std::uint64_t lost = dropped(result);
   return lost == 0 ? "ok" : fmt::format("ok, -{}", lost);
 }
@@ -85,6 +118,7 @@ Row row_of(const Result& result) {
           figure(s.syscalls_per_request),
           figure(s.wakeups_per_request),
           figure(both(s.voluntary_switches_per_request, s.involuntary_switches_per_request)),
+          figure(s.run_delay_us_per_request),
           figure(s.kib_per_connection),
           times(s.ratio_cpu),
           times(s.ratio_throughput),
@@ -107,7 +141,7 @@ Row raw_row_of(const Result& result) {
 std::vector<Row> rows_of(const CellRecord& cell) {
   std::vector<Row> rows;
   for (const Result& result : cell.results) {
-    if (result.latency.count() == 0) continue;  // only a note
+    if (result.slices.empty()) continue;  // only a note
     rows.push_back(row_of(result));
     if (result.raw) rows.push_back(raw_row_of(result));
   }
@@ -188,6 +222,9 @@ std::vector<std::string> preamble(const RunRecord& run) {
   lines.push_back(fmt::format("placement {}: servers on CPU {}, client on CPU {}: {}",
                               run.placement.used, cpu_list(run.placement.server_cpus),
                               cpu_list(run.placement.client_cpus), run.placement.why));
+  lines.push_back(fmt::format(
+      "TCP congestion control: {} on the servers' side (the system's default), {} on the client's",
+      fact(env, "/kernel/sysctls/net.ipv4.tcp_congestion_control"), kClientCongestionControl));
   lines.push_back(fmt::format(
       "{} slices of {} per variant and cell, interleaved in shuffled rounds, seed {}; {} thread{} "
       "a server; baseline {}; steal {:.1f} % (median)",

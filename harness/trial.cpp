@@ -17,6 +17,11 @@ constexpr Nanos kConnectTimeout = 20s;  // 10 000 connections to a slow server o
 // Connections whose bytes are checked with odd sizes and split writes before anything is timed; all
 // replies are verified later on anyway.
 constexpr unsigned kVerified = 64;
+// Memory is measured at a quarter of the connections and at all of them. By a quarter, pools and
+// buffers that all connections share exist; in between there must be enough connections to outweigh
+// the steps in which memory grows.
+constexpr unsigned kFewShare = 4;
+constexpr unsigned kMemoryConnections = 64;
 constexpr Millis kGrace{2'000};     // to stop; its connections are closed by then
 constexpr Millis kDeathDelay{100};  // a dying process closes its sockets before it can be reaped
 // Threads beside the loops: main, signals, the libuv threadpool.
@@ -102,7 +107,17 @@ void Trial::connect() {
   const Shape shape{shape_.connections, shape_.size, shape_.depth, shape_.rate, Arrivals::poisson};
   load_ = std::make_unique<Load>(parse_endpoint(fmt::format("127.0.0.1:{}", server_->port())),
                                  shape, seed_);
-  load_->connect(kConnectTimeout);
+  if (shape_.connections >= kMemoryConnections) {
+    for (const unsigned count : {shape_.connections / kFewShare, shape_.connections}) {
+      load_->connect(kConnectTimeout, count);
+      const TcpMemory tcp = tcp_memory();
+      result.window.memory.push_back(
+          {count, server_->accounting().usage().rss_bytes, tcp.sockets, tcp.bytes});
+    }
+  } else {
+    load_->connect(kConnectTimeout);
+  }
+  // Only now: it makes servers allocate for far larger messages than they are measured with.
   load_->verify(std::min(shape_.connections, kVerified));
 }
 
@@ -164,6 +179,9 @@ void Trial::close_window() try {
   w.user_ns = difference(now.usage.user_ns, opened_->usage.user_ns);
   w.system_ns = difference(now.usage.system_ns, opened_->usage.system_ns);
   w.workers_ns = difference(now.usage.worker_ns, opened_->usage.worker_ns);
+  if (now.usage.scheduler_known) {
+    w.run_delay_ns = difference(now.usage.run_delay_ns, opened_->usage.run_delay_ns);
+  }
   w.voluntary_switches =
       difference(now.usage.voluntary_switches, opened_->usage.voluntary_switches);
   w.involuntary_switches =

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -12,11 +13,10 @@
 
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
-#include "harness/summary.hpp"
 #include "harness/trial.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
-#include "tests/sample_run.hpp"
+#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -27,10 +27,6 @@ Plan plan_of(const std::vector<std::string>& names) {
   Plan plan;
   for (const std::string& name : names) plan.contenders.push_back({name, ""});
   return plan;
-}
-
-bool near(double a, double b) {
-  return std::abs(a - b) < 1e-9 * std::abs(b);
 }
 
 std::string program(const std::string& name) {
@@ -45,9 +41,25 @@ std::string foreign(const std::string& name, const std::string& prefix = "") {
                      program("echo-server"));
 }
 
+bool python() {
+  if (run_program({"/usr/bin/env", "python3", "-c", ""}, 20s).exit_status == 0) return true;
+  echolab::test::skip("python3 is not installed");
+  return false;
+}
+
 Output bench(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {program("harness"), "bench"});
   return run_program(arguments, 100s);
+}
+
+// Has slices that count, or none only because the machine that runs the tests is busy.
+bool measured(const Result& result) {
+  const auto excused = [](const SliceRow& row) {
+    return row.gate == Gate::busy || row.gate == Gate::steal;
+  };
+  const bool any = result.latency.count() > 0;
+  return any == result.summary.requests_per_s.has_value() && !result.slices.empty() &&
+         (any || std::all_of(result.slices.begin(), result.slices.end(), excused));
 }
 
 // A matrix of one small cell, so that a test takes a second.
@@ -86,7 +98,8 @@ TEST_CASE("the default plan is what the project promises", "[plan]") {
   CHECK(plan.slices >= 100);
   CHECK(plan.slice == 10ms);
   CHECK(plan.baseline == "epoll");
-  CHECK(estimated_time(plan, plan.expand()) < 180s);
+  CHECK(estimated_time(plan, plan.expand()) < most_time(plan, plan.expand()));
+  CHECK(most_time(plan, plan.expand()) < 175s);  // starting and stopping may take a little more
 }
 
 TEST_CASE("a filter takes matching rows and their baseline", "[plan]") {
@@ -182,110 +195,6 @@ TEST_CASE("the descriptors of the largest cell are counted", "[plan]") {
   CHECK(needed < 2200);
 }
 
-// ---- gates and summary --------------------------------------------------------------------------
-
-TEST_CASE("Little's law is checked in closed loop", "[gates]") {
-  const CellShape closed{1, 64, 1, 0};
-  SliceRow row = sample_slice(0, 100, 1'000'000);
-  CHECK(judge_slice(row, closed, true) == Gate::kept);
-  row.inflight_mean = 1.04;
-  CHECK(judge_slice(row, closed, true) == Gate::kept);
-  row.inflight_mean = 1.06;
-  CHECK(judge_slice(row, closed, true) == Gate::little);
-  row.inflight_mean = 0.94;
-  CHECK(judge_slice(row, closed, true) == Gate::little);
-  row.requests = 0;
-  CHECK(judge_slice(row, closed, true) == Gate::empty);
-}
-
-TEST_CASE("an open loop must be offered in full, by a client that is not saturated", "[gates]") {
-  const CellShape open{1, 64, kOpenLoopDepth, 1000};
-  SliceRow row = sample_slice(0, 1000, 1'000'000);
-  row.due = 1000;
-  CHECK(judge_slice(row, open, false) == Gate::kept);
-  row.due = 1020;
-  CHECK(judge_slice(row, open, false) == Gate::achieved);
-  row.due = 1000;
-  row.client_cpu_ns = 9'800'000;  // of 10 ms
-  CHECK(judge_slice(row, open, false) == Gate::client);
-  row.client_cpu_ns = 5'000'000;
-  row.server_cpu_ns = 4'900'000;  // on the same CPU that leaves nothing
-  CHECK(judge_slice(row, open, false) == Gate::kept);
-  CHECK(judge_slice(row, open, true) == Gate::client);
-}
-
-TEST_CASE("steal is judged by what is certain", "[gates]") {
-  constexpr std::uint64_t kTick = 10'000'000, kRound = 100'000'000;
-  CHECK_FALSE(stolen(0, kTick, kRound, 1, 0));
-  CHECK_FALSE(stolen(1, kTick, kRound, 1, 0));  // may have been a nanosecond
-  CHECK(stolen(2, kTick, kRound, 1, 0));        // at least 10 %
-  CHECK_FALSE(stolen(2, kTick, kRound, 1, 0.06));
-  CHECK(stolen(3, kTick, kRound, 1, 0.06));
-  CHECK_FALSE(stolen(2, kTick, 100 * kRound, 1, 0));  // 0.1 %: nothing
-}
-
-TEST_CASE("the median is the middle", "[summary]") {
-  CHECK(median({3}) == 3);
-  CHECK(median({5, 1, 3}) == 3);
-  CHECK(median({4, 1, 3, 2}) == 2.5);
-}
-
-TEST_CASE("ratios are paired within rounds and spare what has no pair", "[summary]") {
-  RunRecord run = sample_run();
-  CellRecord& cell = run.cells[0];
-  // A machine that becomes ten times slower for both: no ratio of theirs changes.
-  for (Result& result : cell.results) {
-    for (std::size_t i = 3; i < result.slices.size(); ++i) {
-      result.slices[i].elapsed_ns *= 10;
-      result.slices[i].server_cpu_ns *= 10;
-    }
-  }
-  cell.results[0].slices[0].gate = Gate::little;  // the baseline lost this one
-  summarise(cell, run.plan, run.placement, run.steal);
-  CHECK(std::abs(*cell.results[1].summary.ratio_cpu - 2) < 0.001);
-  CHECK(std::abs(*cell.results[1].summary.ratio_throughput - 1) < 0.001);
-  CHECK(*cell.results[0].summary.ratio_cpu == 1);
-}
-
-TEST_CASE("figures that cannot be had are absent", "[summary]") {
-  RunRecord run = sample_run();
-  CellRecord& cell = run.cells[0];
-  const Summary& ours = cell.results[0].summary;
-  const Summary& theirs = cell.results[1].summary;
-  CHECK(near(*ours.syscalls_per_request, (24015 * 2 + 40) / 24015.0));
-  CHECK(near(ours.syscalls_by_kind.at("recv"), 1.0));
-  CHECK(near(*ours.kib_per_connection, 640'000 / 1024.0 / 64));
-  CHECK_FALSE(theirs.syscalls_per_request);
-  CHECK_FALSE(theirs.wakeups_per_request);
-  CHECK(ours.p99_us);         // 20 013 samples
-  CHECK_FALSE(ours.p999_us);  // not 100 beyond it
-  CHECK_FALSE(ours.raw_p50_us);
-  CHECK(run.cells[1].results[0].summary.raw_p50_us);
-  cell.shape.connections = 1;
-  summarise(cell, run.plan, run.placement, run.steal);
-  CHECK_FALSE(cell.results[0].summary.kib_per_connection);
-}
-
-TEST_CASE("too many dropped slices, or an overflow, leave no verdict", "[gates]") {
-  RunRecord run = sample_run();
-  CellRecord& cell = run.cells[0];
-  CHECK(cell.results[0].no_verdict.empty());  // one of six
-  cell.results[0].slices[4].gate = Gate::little;
-  (*cell.results[0].window.counters)["cq_overflows"] = 3;
-  summarise(cell, run.plan, run.placement, run.steal);
-  CHECK(contains(cell.results[0].no_verdict, "2 of 6 slices dropped"));
-  CHECK(contains(cell.results[0].no_verdict, "overflowed 3 times"));
-}
-
-TEST_CASE("an open loop that falls behind has no verdict", "[gates]") {
-  RunRecord run = sample_run();
-  CellRecord& cell = run.cells[1];
-  CHECK(cell.results[0].no_verdict.empty());
-  for (SliceRow& row : cell.results[0].slices) row.elapsed_ns = 12'000'000;
-  summarise(cell, run.plan, run.placement, run.steal);
-  CHECK(contains(cell.results[0].no_verdict, "of the offered rate"));
-}
-
 // ---- labels -------------------------------------------------------------------------------------
 
 TEST_CASE("a server must be what its name says", "[label]") {
@@ -336,15 +245,17 @@ TEST_CASE("a small matrix of own and foreign servers", "[bench]") {
       const bool open = cell.shape.rate > 0;
       CHECK(result.raw.has_value() == open);
       // In an open loop of 500/s, a slice of 2 ms may well have no request.
-      if (!open) CHECK(result.latency.count() > 0);
+      if (!open) CHECK(measured(result));
       const std::string hgrm = out + "/hgrm/" + file_stem(result.variant, cell.shape) + ".hgrm";
       CHECK(std::filesystem::exists(hgrm) == (result.latency.count() > 0));
     }
   }
   const Summary& epoll = run.cells[0].results[1].summary;
   CHECK(*epoll.syscalls_per_request > 1);
-  CHECK(*epoll.ratio_cpu == 1);
-  CHECK(run.cells[0].results[2].summary.ratio_cpu.has_value());
+  CHECK(epoll.run_delay_us_per_request.has_value() ==
+        std::filesystem::exists("/proc/self/schedstat"));
+  CHECK(epoll.ratio_cpu.value_or(1) == 1);
+  CHECK(epoll.ratio_cpu.has_value() == epoll.requests_per_s.has_value());
   CHECK(contains(slurp(out + "/table.md"), "| threads | "));
   CHECK(contains(output.out, "2 connections, 64 B, depth 1, closed loop"));
   CHECK(contains(output.err, "cell 2 of 2"));
@@ -368,6 +279,64 @@ TEST_CASE("every backend that is available here is what it says", "[bench]") {
   for (const VariantRecord& v : run.variants) available += v.unavailable.empty() ? 1 : 0;
   CHECK(available >= 4);
   CHECK(run.cells.at(0).results.size() == available);
+}
+
+TEST_CASE("a busy CPU does not pass for a quiet one", "[bench]") {
+  const TemporaryFolder folder;
+  // Two processes that never sleep on the CPU that a shared placement takes, the first allowed one:
+  // what server and client are left with is a third, whatever else the machine does.
+  const std::string command = fmt::format(
+      "cpu=$(taskset -cp $$ | sed 's/.*: //; s/[-,].*//'); "
+      "for i in 1 2; do taskset -c $cpu sh -c 'while :; do :; done' & hogs=\"$hogs $!\"; done; "
+      "'{}' bench --backends epoll --connections 1 --sizes 64 --depths 1 --slices 20 --place same "
+      "-o '{}'; status=$?; kill $hogs; exit $status",
+      program("harness"), folder.file("run"));
+  const Output output = run_program({"/bin/sh", "-c", command}, 100s);
+  INFO(output.err);
+  CHECK(output.exit_status == 0);
+  CHECK(contains(output.out, "no verdict: busy CPU"));
+  const RunRecord run = read_run(folder.file("run"));
+  const Result& row = run.cells.at(0).results.at(0);
+  CHECK(contains(row.no_verdict, "because something else ran on the CPU"));
+  const auto busy = std::count_if(row.slices.begin(), row.slices.end(),
+                                  [](const SliceRow& s) { return s.gate == Gate::busy; });
+  CHECK(busy >= 10);
+}
+
+TEST_CASE("verification does not count as memory of the connections", "[bench]") {
+  if (!python()) return;
+  const TemporaryFolder folder;
+  // Keeps what it has received, so its memory tells how much that was.
+  std::ofstream(folder.file("server.py")) << R"(
+import selectors, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
+selector = selectors.DefaultSelector()
+selector.register(listener, selectors.EVENT_READ)
+kept = []
+while True:
+    for key, _ in selector.select():
+        if key.fileobj is listener:
+            selector.register(listener.accept()[0], selectors.EVENT_READ)
+            continue
+        data = key.fileobj.recv(1 << 20)
+        if data: kept.append(bytes(data)); key.fileobj.sendall(data)
+        else: selector.unregister(key.fileobj); key.fileobj.close()
+)";
+  const Output output = bench({"--backends", "none", "--server",
+                               "hoarder=python3 '" + folder.file("server.py") + "' {port}",
+                               "--connections", "64", "--sizes", "64", "--depths", "1", "--slices",
+                               "2", "--place", "same", "-o", folder.file("run")});
+  INFO(output.err);
+  const RunRecord run = read_run(folder.file("run"));
+  const Result& result = run.cells.at(0).results.at(0);
+  REQUIRE(result.error.empty());
+  REQUIRE(result.window.memory.size() == 2);
+  const MemoryPoint &few = result.window.memory[0], &many = result.window.memory[1];
+  CHECK(few.connections == 16);
+  CHECK(many.connections == 64);
+  CHECK(many.tcp_sockets > 0);
+  // 16 times 64 KiB and 48 times 4 KiB are 1.2 MB, more than came from 48 connections.
+  CHECK(many.rss_bytes + 1'000'000 < result.window.rss_connected_bytes);
 }
 
 TEST_CASE("a dry run starts nothing and writes nothing", "[bench]") {
@@ -400,16 +369,13 @@ TEST_CASE("a server that dies in mid-run costs its row only", "[bench]") {
   REQUIRE(run.cells.size() == 1);
   REQUIRE(run.cells[0].results.size() == 2);
   CHECK(run.cells[0].results[0].error.empty());
-  CHECK(run.cells[0].results[0].summary.requests_per_s.has_value());
+  CHECK(measured(run.cells[0].results[0]));
   CHECK(contains(run.cells[0].results[1].error, "mortal"));
   CHECK(contains(output.out, "FAILED: mortal"));
 }
 
 TEST_CASE("a server that corrupts its replies costs its row only", "[bench]") {
-  if (run_program({"/usr/bin/env", "python3", "-c", ""}, 20s).exit_status != 0) {
-    WARN("SKIPPED: python3 is not installed");
-    return;
-  }
+  if (!python()) return;
   const TemporaryFolder folder;
   std::ofstream(folder.file("server.py")) << R"(
 import socket, sys, threading

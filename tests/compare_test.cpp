@@ -140,6 +140,24 @@ TEST_CASE("circumstances of the runs themselves are compared", "[compare]") {
   }
 }
 
+TEST_CASE("another congestion control makes a comparison doubtful, other sysctls do not",
+          "[compare]") {
+  RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  a.environment["kernel"]["sysctls"] = {{"net.ipv4.tcp_congestion_control", "bbr"},
+                                        {"net.core.somaxconn", "128"}};
+  b.environment["kernel"]["sysctls"] = {{"net.ipv4.tcp_congestion_control", "cubic"},
+                                        {"net.core.somaxconn", "4096"}};
+  const Comparison comparison = compare(a, b, std::nullopt);
+  REQUIRE(comparison.differences.size() == 2);
+  CHECK(comparison.differences[0].field == "/kernel/sysctls/net.ipv4.tcp_congestion_control");
+  CHECK(comparison.differences[0].a == "bbr");
+  CHECK(comparison.differences[0].b == "cubic");
+  CHECK(comparison.differences[0].doubtful);
+  CHECK(comparison.differences[1].field == "/kernel/sysctls/net.core.somaxconn");
+  CHECK_FALSE(comparison.differences[1].doubtful);
+}
+
 TEST_CASE("rows that failed or have no verdict are not judged", "[compare]") {
   const RunRecord a = sample_run();
   RunRecord b = sample_run();

@@ -7,6 +7,7 @@
 
 #include "backends/sockets.hpp"
 #include "tests/program.hpp"
+#include "tests/skip.hpp"
 
 namespace echolab::test {
 namespace {
@@ -115,7 +116,7 @@ TEST_CASE("echo-server - IPv6") {
   try {
     const Listener here("::1", 0, Listener::Mode::nonblocking, false);
   } catch (const std::system_error& e) {
-    fmt::print("SKIPPED: no IPv6 here: {}\n", e.what());
+    skip(fmt::format("no IPv6 here: {}", e.what()));
     return;
   }
   Program server({program("echo-server"), "--listen", "[::1]:0"});
@@ -201,7 +202,7 @@ TEST_CASE("echo-server - a backend that cannot run here is one line and exit 3")
     CHECK(one_line(o.err));
     CHECK(o.err.find(v.unavailable) != std::string::npos);
   }
-  if (all_can) fmt::print("SKIPPED: every backend can run here\n");
+  if (all_can) skip("every backend can run here");
 }
 
 TEST_CASE("echo-server - the list, for people and as JSON") {

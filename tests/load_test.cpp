@@ -17,39 +17,14 @@
 #include "tests/bad_servers.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
+#include "tests/load_helpers.hpp"
+#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
 using Kind = LoadError::Kind;
 
 namespace {
-
-constexpr Nanos kAmple = 60s;  // for what must happen sometime, on however slow a machine
-// connect() has every connection echo one byte before the first request.
-constexpr std::uint64_t kHello = 1;
-
-Shape closed(unsigned connections, std::size_t size, unsigned depth) {
-  Shape shape;
-  shape.connections = connections;
-  shape.size = size;
-  shape.depth = depth;
-  return shape;
-}
-
-Shape open(unsigned connections, std::size_t size, double rate, Arrivals arrivals) {
-  Shape shape = closed(connections, size, kOpenLoopDepth);
-  shape.rate = rate;
-  shape.arrivals = arrivals;
-  return shape;
-}
-
-// A load that is connected.
-std::unique_ptr<Load> connected(const TestServer& server, const Shape& shape) {
-  auto load = std::make_unique<Load>(parse_endpoint(server.address()), shape, 42);
-  load->set_patience(kAmple);
-  load->connect(kAmple);
-  return load;
-}
 
 struct Failure {
   Kind kind;
@@ -89,20 +64,11 @@ Behaviour after(std::uint64_t bytes, Behaviour spoil) {
   };
 }
 
-// Sleeps for `stall` whenever the server has received another `every` bytes.
-Behaviour stalling(std::uint64_t every, Nanos stall) {
-  return [=, total = std::uint64_t{0}](Stream&, std::string& in) mutable {
-    const std::uint64_t before = total / every;
-    total += in.size();
-    if (total / every != before) std::this_thread::sleep_for(stall);
-    return Then::go_on;
-  };
-}
-
 bool descriptors(rlim_t needed) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max < needed) {
-    WARN("SKIPPED: needs " << needed << " descriptors, the hard limit is " << limit.rlim_max);
+    echolab::test::skip(
+        fmt::format("needs {} descriptors, the hard limit is {}", needed, limit.rlim_max));
     return false;
   }
   return true;
@@ -199,53 +165,6 @@ TEST_CASE("open loop: what is due is sent, answered or counted as skipped", "[lo
     REQUIRE(s.due > 1000 - 6 * 32);  // six standard deviations; the seed is fixed
     REQUIRE(s.due < 1000 + 6 * 32);
   }
-}
-
-TEST_CASE("open loop: in flight is capped, the rest is skipped", "[load]") {
-  Shape shape = open(4, 64, 4000, Arrivals::constant);
-  shape.depth = 2;
-  // The whole server sleeps for 200 ms once, when 800 requests are due and 8 may be in flight.
-  const TestServer server(stalling(4 * kHello + 100 * shape.size, 200ms));
-  const auto load = connected(server, shape);
-  Histogram latency;
-  const Slice s = load->run(500ms, latency, nullptr);
-  REQUIRE(s.requests + s.skipped == s.due);
-  REQUIRE(s.skipped >= 700);
-  REQUIRE(s.inflight_mean <= 8);
-}
-
-TEST_CASE("a stall shows in the open loop and hides in the closed one", "[load]") {
-  // A stall of S = 100 ms after every 400 requests. At 1000/s that is one each P = 400 ms, and a
-  // request that is due at a random time waits longer than x with probability (S - x) / P: p99 is
-  // S - P/100 = 96 ms. A closed loop of one request sees the stall once in 400 requests.
-  constexpr std::size_t size = 64;
-  constexpr std::uint64_t every = 400 * size;
-  constexpr double textbook_ms = 96;
-  const auto p99_ms = [](const Histogram& h) {
-    return static_cast<double>(h.quantile(0.99)) / 1e6;
-  };
-
-  bool near = false;
-  for (int attempt = 0; attempt < 5 && !near; ++attempt) {
-    const TestServer server(stalling(every, 100ms));
-    const auto load = connected(server, open(8, size, 1000, Arrivals::poisson));
-    Histogram latency;
-    const Slice s = load->run(1600ms, latency, nullptr);
-    REQUIRE(s.skipped == 0);
-    CAPTURE(attempt, p99_ms(latency), s.requests);
-    REQUIRE(p99_ms(latency) > 0.85 * textbook_ms);  // a slow machine can only make it longer
-    near = p99_ms(latency) < 1.15 * textbook_ms;
-  }
-  if (!near) WARN("p99 was never near the textbook value: this machine stalls by itself");
-
-  const TestServer server(stalling(every, 100ms));
-  const auto load = connected(server, closed(1, size, 1));
-  Histogram latency;
-  Histogram raw;
-  std::uint64_t requests = 0;
-  while (requests < 2000) requests += load->run(100ms, latency, &raw).requests;
-  REQUIRE(latency.max() >= 100'000'000);  // it did stall
-  REQUIRE(p99_ms(raw) < 50);              // and p99 does not show it
 }
 
 TEST_CASE("a server that corrupts a byte is found out", "[load][bad]") {
@@ -425,7 +344,7 @@ TEST_CASE("more connections than descriptors are refused with advice", "[load][b
   rlimit limit{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
   if (limit.rlim_max >= kMaxConnections) {
-    WARN("SKIPPED: there are more descriptors than connections can be asked for");
+    echolab::test::skip("there are more descriptors than connections can be asked for");
     return;
   }
   const TestServer server;

@@ -17,12 +17,12 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iostream>
 #include <numeric>
 #include <thread>
 
 #include "harness/files.hpp"
 #include "tests/catch.hpp"
+#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -454,7 +454,7 @@ TEST_CASE("the process CPU clock counts io_uring's kernel threads, which are als
         nullptr);
   });
   if (!polling.ready()) {
-    std::cout << "SKIPPED: io_uring with SQPOLL is not available here\n";
+    echolab::test::skip("io_uring with SQPOLL is not available here");
     return;
   }
   Accounting accounting(polling.pid());

@@ -16,7 +16,7 @@ inline SliceRow sample_slice(std::uint32_t round, std::uint64_t requests, std::u
   row.requests = requests;
   row.elapsed_ns = 10'000'000;
   row.server_cpu_ns = cpu_ns;
-  row.client_cpu_ns = 2'000'000;
+  row.client_cpu_ns = row.elapsed_ns > cpu_ns ? row.elapsed_ns - cpu_ns : 0;  // on the same CPU
   row.latency_mean_ns = row.elapsed_ns / requests;
   row.p50_ns = row.latency_mean_ns;
   row.p99_ns = 2 * row.latency_mean_ns;
@@ -46,9 +46,11 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
   w.system_ns = 4 * cpu_ns;
   w.voluntary_switches = 40;
   w.involuntary_switches = 4;
+  w.run_delay_ns = 30'000'000;
   w.threads = 2;
   w.rss_before_bytes = 4'000'000;
   w.rss_connected_bytes = 4'640'000;
+  w.memory = {{16, 4'160'000, 34, 40'960}, {64, 4'400'000, 130, 237'568}};
   w.counters = {{"cq_overflows", 0}, {"events", 24015}, {"sys_recv", 24015},
                 {"sys_send", 24015}, {"sys_wait", 40},  {"wakeups", 40}};
   w.batches = {0, 1, 2, 37};

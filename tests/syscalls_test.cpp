@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "tests/program.hpp"
+#include "tests/skip.hpp"
 
 namespace echolab::test {
 namespace {
@@ -115,7 +116,7 @@ Run run_traced(const Target& target, std::size_t echoes) {
 CONFORMANCE(system_calls, "system calls are as stated and as counted", Over::one_loop) {
   if (target.simulated()) return;
   if (const std::string reason = no_strace(); !reason.empty()) {
-    fmt::print("SKIPPED: {}\n", reason);
+    skip(reason);
     return;
   }
   const Run few = run_traced(target, kFew);

@@ -1,11 +1,11 @@
 #include "tests/world.hpp"
+#include "tests/skip.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <iostream>
 
 namespace echolab::test {
 namespace {
@@ -301,7 +301,7 @@ bool can_run(const Target& target) {
         name.substr(0, name.find('=')) != v.name.substr(0, v.name.find('='))) {
       continue;
     }
-    std::cout << "SKIPPED: " << name << ": " << v.unavailable << '\n';
+    skip(fmt::format("{}: {}", name, v.unavailable));
     SUCCEED();
     return false;
   }

@@ -1,4 +1,4 @@
-#include "harness/steal.hpp"
+#include "harness/cpu_ticks.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -11,7 +11,8 @@ namespace {
 // The lines of the CPUs come first and take at most about 100 bytes each; what follows (a figure
 // for every interrupt) is neither needed nor read.
 constexpr std::size_t kBytesPerCpu = 128;
-constexpr int kStealField = 8;  // user nice system idle iowait irq softirq steal
+// Of a CPU's line, from 1: user nice system idle iowait irq softirq steal
+constexpr int kIdleField = 4, kIoWaitField = 5, kStealField = 8;
 
 // The number at `text`, which it moves beyond it; -1 at the end of the line.
 long long next_number(std::string_view& text) {
@@ -24,7 +25,7 @@ long long next_number(std::string_view& text) {
 
 }  // namespace
 
-StealTicks::StealTicks(std::vector<int> cpus)
+CpuTicks::CpuTicks(std::vector<int> cpus)
     : cpus_(std::move(cpus)),
       tick_ns_(1'000'000'000ULL / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK))),
       file_(::open("/proc/stat", O_RDONLY | O_CLOEXEC)) {
@@ -32,12 +33,12 @@ StealTicks::StealTicks(std::vector<int> cpus)
   text_.resize((static_cast<std::size_t>(last) + 2) * kBytesPerCpu);
 }
 
-std::uint64_t StealTicks::ticks() {
-  if (!file_) return 0;
+Ticks CpuTicks::read() {
+  if (!file_) return {};
   const ssize_t n = ::pread(file_.get(), text_.data(), text_.size(), 0);
-  if (n <= 0) return 0;
+  if (n <= 0) return {};
   std::string_view text(text_.data(), static_cast<std::size_t>(n));
-  std::uint64_t sum = 0;
+  Ticks sum;
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     std::string_view line = text.substr(0, end);
@@ -46,9 +47,11 @@ std::uint64_t StealTicks::ticks() {
     line.remove_prefix(3);
     const long long cpu = next_number(line);
     if (std::find(cpus_.begin(), cpus_.end(), cpu) == cpus_.end()) continue;
-    long long value = 0;
-    for (int field = 0; field < kStealField; ++field) value = next_number(line);
-    if (value > 0) sum += static_cast<std::uint64_t>(value);
+    for (int field = 1; field <= kStealField; ++field) {
+      const auto value = static_cast<std::uint64_t>(std::max(next_number(line), 0LL));
+      if (field == kIdleField || field == kIoWaitField) sum.idle += value;
+      if (field == kStealField) sum.steal += value;
+    }
   }
   return sum;
 }
