@@ -21,8 +21,13 @@ struct Limits {
   std::size_t low_water = 64 * 1024;            // bytes; far enough below to batch the restarts
   std::size_t outbox_limit = 16 * 1024 * 1024;  // bytes
   std::size_t pinned = 256 * 1024;  // bytes of receive buffers that replies may hold before copying
-  // How long a connection that we closed waits for the peer's FIN, reading and discarding. Closing
-  // with unread input would send RST and could destroy replies in flight (RFC 9112, 9.6).
+  // How long a connection that we closed may have output that its peer does not take: since the
+  // last bytes that it took. Then it ends with timed_out. Longer than a stall on a bad network,
+  // short enough that clients which never read do not pile up.
+  Duration flush = std::chrono::seconds(30);
+  // How long a connection that we closed and flushed waits for the peer's FIN, reading and
+  // discarding. Closing with unread input would send RST and could destroy replies in flight (RFC
+  // 9112, 9.6).
   Duration linger = std::chrono::seconds(2);
 };
 

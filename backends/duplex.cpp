@@ -39,6 +39,7 @@ void Duplex::absorb(Side& side) {
   side.counters.add(Count::bytes_copied, outbox_.take(out, 0));
   if (out.closing()) {
     closing_ = true;
+    flushed_by_ = now() + limits_.flush;
     cancellation_.cancel();  // nobody waits for these replies any more, and the writer has a FIN
   }
   out.clear();
@@ -133,7 +134,14 @@ void Duplex::write_loop() {
       std::unique_lock lock(lock_);
       await_work(lock);
       writer_.counters.add(Count::wakeups);
-      if (error_ || cut_ || (closing_ && outbox_.empty())) break;
+      if (closing_ && full_ && now() >= flushed_by_) {
+        fail(std::make_error_code(std::errc::timed_out));
+      }
+      if (error_ || cut_ || (closing_ && outbox_.empty())) {
+        writer_.counters.add(Count::posts_stale, inbox_.size());
+        inbox_.clear();
+        break;
+      }
       drain = draining();
       timer = due();
       space = room();
@@ -178,7 +186,7 @@ void Duplex::await_work(std::unique_lock<std::mutex>& lock) {
     return !closing_ && (draining() || room() || !inbox_.empty());
   };
   while (!ready()) {
-    const Time deadline = closing_ ? kNever : deadline_;
+    const Time deadline = closing_ ? flushed_by_ : deadline_;
     if (deadline != kNever && now() >= deadline) return;
     if (full_) {
       writer_thread_ = pthread_self();
@@ -212,6 +220,7 @@ void Duplex::send() {
   const std::scoped_lock lock(lock_);
   full_ = sent < wanted;
   outbox_.consume(sent);
+  if (closing_ && sent > 0) flushed_by_ = now() + limits_.flush;
   if (error) fail(cut_ ? canceled() : error);
   if (outbox_.size() <= limits_.low_water) reader_.wake.notify_one();
 }
@@ -220,7 +229,7 @@ void Duplex::send() {
 
 Duplex::Posted Duplex::post(const Post& post) {
   const std::scoped_lock lock(lock_);
-  if (closing_ || error_) return Posted::stale;
+  if (closing_ || error_ || cut_) return Posted::stale;
   inbox_.push_back(post);
   inbox_bytes_ += post.frame ? post.frame->size() : 0;
   wake_writer();

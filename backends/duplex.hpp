@@ -88,6 +88,7 @@ class Duplex {
   std::vector<Post> inbox_;
   std::size_t inbox_bytes_ = 0;
   Time deadline_ = kNever;
+  Time flushed_by_ = kNever;  // if closing: the peer must take more by then
   std::error_code error_;
   bool awaits_room_ = false;
   bool closing_ = false;  // the session has closed; input is discarded

@@ -84,12 +84,14 @@ class EpollLoop {
 
   Session& enter(Connection& c);
   void accept_all();
+  void listen(bool on);
   void receive(Connection& c);
   void apply(Connection& c);
   void send_direct(Connection& c);
   void flush(Connection& c);
   void update_interest(Connection& c);
   void deliver_room();
+  void wake() noexcept;
   void deliver_posts();
   void fire_deadlines();
   void deliver_replies();
@@ -114,6 +116,7 @@ class EpollLoop {
   Counters counters_;
   Service* service_ = nullptr;
   Time now_{};
+  Time listen_again_ = kNever;  // no descriptor is left: not listening until then
   EpollCalls calls_;
   Rooms<Connection> rooms_;
   bool draining_ = false;
@@ -143,13 +146,14 @@ EpollLoop::EpollLoop(Listener listener, std::uint16_t shard, const Options& opti
       rooms_(limits_.low_water) {
   if (!epoll_) throw_errno(errno, "cannot create an epoll instance");
   if (!wake_) throw_errno(errno, "cannot create an eventfd");
-  epoll_event listening{EPOLLIN, {.u64 = tag(kListenerSlot, 0)}};
+  epoll_event listening{0, {.u64 = tag(kListenerSlot, 0)}};
   // Edge-triggered, so it never has to be read back: every write is an edge.
   epoll_event waking{EPOLLIN | EPOLLET, {.u64 = tag(kWakeSlot, 0)}};
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.fd(), &listening) < 0 ||
       epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &waking) < 0) {
     throw_errno(errno, "cannot register with epoll");
   }
+  listen(true);
 }
 
 // The session, for one callback, which may ask what is queued.
@@ -170,23 +174,34 @@ void EpollLoop::accept_all() {
         continue;
       }
       if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno == ENOBUFS || errno == ENOMEM) listen(false);
       counters_.add(Count::eagain);
       return;
     }
     Connection& c = connections_.add(shard_);
-    c.fd = std::move(fd);
-    c.session = service_->accept();
-    counters_.add(Count::accepted);
     c.interest = config_.edge ? EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET : EPOLLIN | EPOLLRDHUP;
     epoll_event event{c.interest, {.u64 = tag(c.id.slot, c.id.generation)}};
     counters_.add(Count::sys_epoll_ctl);
-    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, c.fd.get(), &event) < 0) {
-      end(c, last_error());
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) < 0) {
+      counters_.add(Count::refused);
+      connections_.remove(c.id.slot);
       continue;
     }
+    c.fd = std::move(fd);
+    c.session = service_->accept();
+    counters_.add(Count::accepted);
     enter(c).on_open(out_, c.id, now_);
     apply(c);
   }
+}
+
+// Level-triggered, or connections beyond kAcceptsPerTurn would wait for the next one to come. Those
+// that can be neither taken nor refused would be reported forever.
+void EpollLoop::listen(bool on) {
+  listen_again_ = on ? kNever : now_ + Listener::kRetry;
+  epoll_event event{on ? std::uint32_t{EPOLLIN} : 0U, {.u64 = tag(kListenerSlot, 0)}};
+  counters_.add(Count::sys_epoll_ctl);
+  epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listener_.fd(), &event);
 }
 
 // ---- receive ----------------------------------------------------------------------------------
@@ -255,7 +270,11 @@ void EpollLoop::apply(Connection& c) {
   if (out_.closing() && !c.ended) {
     c.closing = true;
     if (c.calls > 0) calls_.cancel(c.id);
-    if (c.outbox.empty()) finish(c);
+    if (c.outbox.empty()) {
+      finish(c);
+    } else {
+      timers_.set(c.id.slot, now_ + limits_.flush);
+    }
   } else if (!c.ended) {
     if (!out_.calls().empty()) c.calls += calls_.start(c.id, out_.calls());
     if (out_.awaits_room()) {
@@ -316,6 +335,7 @@ void EpollLoop::flush(Connection& c) {
     }
     counters_.add(Count::bytes_out, static_cast<std::size_t>(n));
     c.outbox.consume(static_cast<std::size_t>(n));
+    if (c.closing) timers_.set(c.id.slot, now_ + limits_.flush);
   }
   if (c.ended) return;
   if (c.paused && c.outbox.size() <= limits_.low_water) {
@@ -348,8 +368,13 @@ void EpollLoop::deliver_room() {
 
 // ---- post -------------------------------------------------------------------------------------
 
+void EpollLoop::wake() noexcept {
+  counters_.add_shared(Count::sys_wake);
+  eventfd_write(wake_.get(), 1);
+}
+
 void EpollLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
-  if (mailbox_.push(ids, shard_, post) && mailbox_.take_wake()) eventfd_write(wake_.get(), 1);
+  if (mailbox_.push(ids, shard_, post) && mailbox_.take_wake()) wake();
 }
 
 void EpollLoop::deliver_posts() {
@@ -374,9 +399,9 @@ void EpollLoop::fire_deadlines() {
   std::uint32_t slot = 0;
   while (timers_.pop(now_, slot)) {
     Connection& c = *connections_.at(slot);
-    if (c.lingering) {
-      end(c, {});
-    } else if (!c.closing) {
+    if (c.closing) {
+      end(c, c.lingering ? std::error_code() : std::make_error_code(std::errc::timed_out));
+    } else {
       counters_.add(Count::deadlines);
       enter(c).on_deadline(out_, now_);
       apply(c);
@@ -386,11 +411,13 @@ void EpollLoop::fire_deadlines() {
 
 int EpollLoop::timeout_ms() const {
   if (!again_.empty() || !rooms_.empty()) return 0;
-  Time next = std::min(timers_.next(), calls_.next());
+  Time next = std::min({timers_.next(), calls_.next(), listen_again_});
   if (draining_) next = std::min(next, stop_.until());
   if (next == kNever) return -1;
-  // Rounded up: waking early would only mean waiting again.
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(next - now_).count();
+  // Not from now_, after which this turn has worked; rounded up: waking early would only mean
+  // waiting again.
+  const Duration left = next - std::chrono::steady_clock::now();
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
   return static_cast<int>(std::clamp<std::int64_t>(ms, 0, 60'000));
 }
 
@@ -443,12 +470,13 @@ void EpollLoop::end(Connection& c, std::error_code error) {
 // ---- drain ------------------------------------------------------------------------------------
 
 void EpollLoop::stop(Duration grace) noexcept {
-  if (stop_.set(grace)) eventfd_write(wake_.get(), 1);
+  if (stop_.set(grace)) wake();
 }
 
 void EpollLoop::drain() {
   draining_ = true;
   listener_ = Listener();
+  listen_again_ = kNever;
   connections_.each([this](Connection& c) {
     if (c.ended || c.closing) return;
     enter(c).on_drain(out_, now_);
@@ -512,6 +540,7 @@ void EpollLoop::run(Service& service) {
     turn_.clear();
     deliver_posts();
     fire_deadlines();
+    if (listen_again_ <= now_) listen(true);
     deliver_replies();
     deliver_room();
   }

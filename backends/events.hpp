@@ -21,8 +21,18 @@ struct Event {
   bool called = false;
   Out out;
 
-  void call(Session& session, ConnId id, Time now) {
+  Event& begin(Kind what) {
+    kind = what;
+    chunk = Chunks::kNone;
+    called = false;
+    return *this;
+  }
+  // `queued` is what waits to be sent. Not called for room that has been filled meanwhile: more
+  // than low_water bytes.
+  void call(Session& session, ConnId id, Time now, std::size_t queued, std::size_t low_water) {
+    if (kind == Kind::room && queued > low_water) return;
     called = true;
+    out.set_queued(queued);
     switch (kind) {
       case Kind::none:
         return;
@@ -44,6 +54,23 @@ struct Event {
         return session.on_drain(out, now);
     }
   }
+  // What came of it.
+  void count(Counters& counters) const {
+    if (kind == Kind::post) {
+      counters.add(called ? Count::posts : Count::posts_stale);
+    } else if (kind == Kind::deadline && called) {
+      counters.add(Count::deadlines);
+    } else if (kind == Kind::reply && called) {
+      answer->count(counters);
+    }
+  }
+  void clear() {
+    kind = Kind::none;
+    out.clear();
+    pin = Pin();
+    post = Post();
+    answer.reset();
+  }
 };
 
 // In order. Keeps its elements' memory when it is emptied. Not thread-safe.
@@ -51,22 +78,15 @@ class Events {
  public:
   Event& add(Event::Kind kind) {
     if (size_ == events_.size()) events_.emplace_back();
-    Event& e = events_[size_++];
-    e.kind = kind;
-    e.chunk = Chunks::kNone;
-    e.called = false;
-    return e;
+    return events_[size_++].begin(kind);
   }
   // Calls one after the other, until one closes the session. A deadline that an earlier one
-  // replaced is left out, and room that an earlier one has filled: more than low_water bytes.
-  // `queued` is what waits to be sent; what they write comes behind it.
+  // replaced is left out. What they write comes behind the `queued` bytes.
   void call(Session& session, ConnId id, Time now, std::size_t queued, std::size_t low_water) {
     bool replaced = false;
     for (Event& e : *this) {
       if (e.kind == Event::Kind::deadline && replaced) continue;
-      if (e.kind == Event::Kind::room && queued > low_water) continue;
-      e.out.set_queued(queued);
-      e.call(session, id, now);
+      e.call(session, id, now, queued, low_water);
       queued += e.out.total();
       if (e.out.closing()) return;
       replaced = replaced || e.out.deadline().has_value();
@@ -78,26 +98,11 @@ class Events {
       if (e.kind == Event::Kind::deadline) e.kind = Event::Kind::none;
     }
   }
-  // What came of them, when they have been called.
   void count(Counters& counters) const {
-    for (std::size_t i = 0; i < size_; ++i) {
-      const Event& e = events_[i];
-      if (e.kind == Event::Kind::post) {
-        counters.add(e.called ? Count::posts : Count::posts_stale);
-      } else if (e.kind == Event::Kind::deadline && e.called) {
-        counters.add(Count::deadlines);
-      } else if (e.kind == Event::Kind::reply && e.called) {
-        e.answer->count(counters);
-      }
-    }
+    for (std::size_t i = 0; i < size_; ++i) events_[i].count(counters);
   }
   void clear() {
-    for (Event& e : *this) {
-      e.out.clear();
-      e.pin = Pin();
-      e.post = Post();
-      e.answer.reset();
-    }
+    for (Event& e : *this) e.clear();
     size_ = 0;
   }
 

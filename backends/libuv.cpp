@@ -35,13 +35,14 @@
 #include "backends/outbox.hpp"
 #include "backends/timers.hpp"
 #include "backends/upstreams.hpp"
+#include "backends/uv_acceptor.hpp"
+#include "backends/uv_connection.hpp"
 #include "backends/uv_loop.hpp"
 
 namespace echolab {
 namespace {
 
 constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, per connection
-constexpr int kBacklog = 4096;           // connections that may wait to be accepted
 
 struct LibuvConfig {
   bool pool = true;
@@ -53,7 +54,7 @@ class LibuvLoop {
 
   LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
             const LibuvConfig& config);
-  ~LibuvLoop() { shut_server(); }
+  ~LibuvLoop() { acceptor_.shut(); }
   LibuvLoop(const LibuvLoop&) = delete;
   LibuvLoop& operator=(const LibuvLoop&) = delete;
   void run(Service& service);
@@ -64,73 +65,26 @@ class LibuvLoop {
 
  private:
   // ---- Connection -----------------------------------------------------------------------------
-  // What each request touches comes first and lies together.
-  struct Connection {
-    ConnId id;
-    bool working = false;  // the pool has the session
-    bool reading = false;  // uv_read_start is in force
-    bool eof = false;
-    bool paused = false;     // not reading: too much is waiting to be sent
-    bool closing = false;    // the session has closed; input is discarded
-    bool lingering = false;  // our FIN is sent, the peer's is awaited
-    bool ended = false;      // being closed
-    bool closed = false;     // libuv has let go of the handle
-    bool aborted = false;    // by the session: the peer is to see a reset
-    bool awaits_room = false;
-    bool offered = false;                // on_room is on its way
-    std::uint32_t lent = Chunks::kNone;  // given to libuv by alloc_cb
-    LibuvLoop* loop = nullptr;
-    std::unique_ptr<Session> session;
-    Events inbox;  // for the next job
-    Events job;    // with the pool, if working
-    Outbox outbox;
-    std::size_t writing = 0;  // bytes of the write in flight
-    std::size_t queued = 0;   // bytes that waited to be sent when the job was handed over
-    uv_tcp_t tcp{};
-    uv_work_t work{};
-
-    std::size_t inbox_bytes = 0;  // of posts in the inbox
-    uv_write_t write{};
-    uv_shutdown_t shutdown{};
-    std::size_t calls = 0;  // with the pool
-    Cancellation cancellation;
-    std::error_code error;
-  };
-
-  // A call, while it is with the pool.
-  struct Calling {
-    Calling(Connection& caller, Out::Call&& call) : c(caller), pending(std::move(call)) {}
-    Connection& c;
-    const PendingCall pending;
-    std::unique_ptr<Answer> answer;
-    Counters counters;
-    uv_work_t request{};
-    void run() {
-      answer = std::make_unique<Answer>(
-          c.loop->upstreams_.call(pending, Upstreams::kNobody, c.cancellation, counters));
-    }
-    void done() { c.loop->answered(*this); }
-  };
-
-  static Connection& of(const uv_handle_t* handle) {
-    return *static_cast<Connection*>(handle->data);
-  }
-
-  static uv_stream_t* stream_of(Connection& c) { return reinterpret_cast<uv_stream_t*>(&c.tcp); }
-
+  using Connection = UvConnection<LibuvLoop>;
+  using Calling = UvCalling<LibuvLoop>;
+  friend Calling;
   friend UvLoop<LibuvLoop>;
+  friend UvAcceptor<LibuvLoop>;
   void before_wait();
   void after_wait();
   void timer_fired();
   void woken();
 
-  void accept();
+  void accepted(Fd fd);
   void read(Connection& c);
   void received(Connection& c, ssize_t n);
   Event& add(Connection& c, Event::Kind kind);
   void dispatch(Connection& c);
+  void call_here(Connection& c);
   Time batch_time();
   void worked(Connection& c);
+  void called(Connection& c, Event& e);
+  void settle(Connection& c);
   void apply(Connection& c, Event& e);
   void flush(Connection& c);
   void written(Connection& c, int status);
@@ -139,20 +93,17 @@ class LibuvLoop {
   void ask(Connection& c, Out::Call&& call);
   void answered(Calling& calling);
   void finish(Connection& c);
+  void await_flush(Connection& c);
   void end(Connection& c, std::error_code error);
   void overflow(Connection& c);
   void release(Connection& c);
   void check_stop();
-  void shut_server() {
-    auto* server = reinterpret_cast<uv_handle_t*>(&server_);
-    if (uv_is_closing(server) == 0) uv_close(server, nullptr);
-  }
 
   const LibuvConfig config_;
   const Limits limits_;
   const std::uint16_t shard_;
-  uv_tcp_t server_{};
   Chunks chunks_;
+  Event event_;  // inline: being served
   std::vector<Events> spare_;
   Connections<Connection> connections_;
   Timers timers_;
@@ -161,6 +112,7 @@ class LibuvLoop {
   Mailbox mailbox_;
   StopSignal stop_;
   Counters counters_;
+  UvAcceptor<LibuvLoop> acceptor_;
   Service* service_ = nullptr;
   std::size_t events_ = 0;  // callbacks since the last wait
   Time now_{};
@@ -175,16 +127,11 @@ class LibuvLoop {
 
 LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& options,
                      const LibuvConfig& config)
-    : config_(config), limits_(options.limits), shard_(shard) {
-  uv_tcp_init(loop_.get(), &server_);
-  server_.data = this;
-  check_uv(uv_tcp_open(&server_, listener.fd()), "cannot give the listener to libuv");
-  listener.release();  // libuv closes it
-  check_uv(uv_listen(reinterpret_cast<uv_stream_t*>(&server_), kBacklog,
-                     [](uv_stream_t* server, int status) {
-                       if (status == 0) static_cast<LibuvLoop*>(server->data)->accept();
-                     }),
-           "cannot listen");
+    : config_(config),
+      limits_(options.limits),
+      shard_(shard),
+      acceptor_(*this, std::move(listener), counters_) {
+  acceptor_.start(loop_.get());
 }
 
 std::vector<Feature> LibuvLoop::features() const {
@@ -195,18 +142,19 @@ std::vector<Feature> LibuvLoop::features() const {
 
 // ---- accept -----------------------------------------------------------------------------------
 
-void LibuvLoop::accept() {
-  counters_.add(Count::sys_accept);
+void LibuvLoop::accepted(Fd fd) {
   Connection& c = connections_.add(shard_);
   c.loop = this;
   c.tcp.data = c.work.data = c.write.data = c.shutdown.data = &c;
   uv_tcp_init(loop_.get(), &c.tcp);
+  ++events_;
+  if (uv_tcp_open(&c.tcp, fd.get()) < 0) {
+    counters_.add(Count::refused);
+    return end(c, {});
+  }
+  fd.release();
   c.session = service_->accept();
   counters_.add(Count::accepted);
-  ++events_;
-  if (const int rc = uv_accept(reinterpret_cast<uv_stream_t*>(&server_), stream_of(c)); rc < 0) {
-    return end(c, error_of(-rc));
-  }
   counters_.add(Count::sys_epoll_ctl);
   add(c, Event::Kind::open);
   dispatch(c);
@@ -222,19 +170,19 @@ void LibuvLoop::read(Connection& c) {
   if (wanted == c.reading) return;
   c.reading = wanted;
   if (!wanted) {
-    uv_read_stop(stream_of(c));
+    uv_read_stop(c.stream());
     return;
   }
   uv_read_start(
-      stream_of(c),
+      c.stream(),
       [](uv_handle_t* h, std::size_t, uv_buf_t* buffer) {
-        Connection& mine = of(h);
+        Connection& mine = Connection::of(h);
         Chunks& chunks = mine.loop->chunks_;
         mine.lent = chunks.take();
         *buffer = uv_buf_init(reinterpret_cast<char*>(chunks.data(mine.lent)), Chunks::kSize);
       },
       [](uv_stream_t* s, ssize_t n, const uv_buf_t*) {
-        Connection& mine = of(reinterpret_cast<uv_handle_t*>(s));
+        Connection& mine = Connection::of(s);
         mine.loop->received(mine, n);
       });
 }
@@ -265,8 +213,10 @@ void LibuvLoop::received(Connection& c, ssize_t n) {
 
 // ---- call the session -------------------------------------------------------------------------
 
-// Lists are lent to connections that have events, most recently used first.
+// What the caller then fills and hands over by dispatch(). Lists are lent to connections that have
+// events, most recently used first.
 Event& LibuvLoop::add(Connection& c, Event::Kind kind) {
+  if (!config_.pool) return event_.begin(kind);
   if (c.inbox.unused() && !spare_.empty()) {
     c.inbox = std::move(spare_.back());
     spare_.pop_back();
@@ -274,33 +224,38 @@ Event& LibuvLoop::add(Connection& c, Event::Kind kind) {
   return c.inbox.add(kind);
 }
 
-// Sends the inbox to the pool, one job at a time, or serves it here.
+// Sends the inbox to the pool, one job at a time, or serves the event here.
 void LibuvLoop::dispatch(Connection& c) {
+  if (!config_.pool) return call_here(c);
   if (c.working || c.ended || c.inbox.size() == 0) return read(c);
   std::swap(c.inbox, c.job);
   c.inbox_bytes = 0;
   c.queued = c.outbox.size();
   c.working = true;
-  if (!config_.pool) {
-    c.job.call(*c.session, c.id, batch_time(), c.queued, limits_.low_water);
-    return worked(c);
-  }
   counters_.add(Count::pool_jobs);
   uv_queue_work(
       loop_.get(), &c.work,
       [](uv_work_t* w) {  // on a pool thread: the session is this job's until it returns
-        auto& mine = *static_cast<Connection*>(w->data);
+        Connection& mine = Connection::of(w);
         mine.job.call(*mine.session, mine.id, std::chrono::steady_clock::now(), mine.queued,
                       mine.loop->limits_.low_water);
       },
       [](uv_work_t* w, int) {
-        auto& mine = *static_cast<Connection*>(w->data);
+        Connection& mine = Connection::of(w);
         LibuvLoop& l = *mine.loop;
         if (!std::exchange(l.woken_, true)) l.counters_.add(Count::sys_wake, 2);
         ++l.events_;
         l.worked(mine);
       });
   read(c);
+}
+
+void LibuvLoop::call_here(Connection& c) {
+  if (event_.kind == Event::Kind::none) return;
+  event_.call(*c.session, c.id, batch_time(), c.outbox.size(), limits_.low_water);
+  called(c, event_);
+  event_.clear();
+  if (!c.ended) settle(c);
 }
 
 // On the loop the clock is read once for all that one wait has brought.
@@ -312,20 +267,27 @@ Time LibuvLoop::batch_time() {
 // Back on the loop.
 void LibuvLoop::worked(Connection& c) {
   c.working = false;
-  c.job.count(counters_);
-  for (Event& e : c.job) {
-    if (e.kind == Event::Kind::room) {
-      c.offered = false;
-      c.awaits_room = !e.called;
-    }
-    if (e.called && !c.ended) apply(c, e);
-  }
+  for (Event& e : c.job) called(c, e);
   c.job.clear();
   spare_.push_back(std::exchange(c.job, {}));
   if (c.ended) return release(c);
-  await_room(c);
+  settle(c);
   if (!c.closing) return dispatch(c);
+  c.inbox.count(counters_);
   c.inbox.clear();
+}
+
+void LibuvLoop::called(Connection& c, Event& e) {
+  e.count(counters_);
+  if (e.kind == Event::Kind::room) {
+    c.offered = false;
+    c.awaits_room = !e.called;
+  }
+  if (e.called && !c.ended) apply(c, e);
+}
+
+void LibuvLoop::settle(Connection& c) {
+  await_room(c);
   read(c);
 }
 
@@ -344,7 +306,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
       UvBuffers buffers;
       const unsigned used = gather(out, buffers);
       counters_.add(Count::sys_send);
-      const int n = uv_try_write(stream_of(c), buffers.data(), used);
+      const int n = uv_try_write(c.stream(), buffers.data(), used);
       if (n < 0 && n != UV_EAGAIN) return end(c, error_of(-n));
       if (n == UV_EAGAIN) counters_.add(Count::eagain);
       sent = static_cast<std::size_t>(std::max(n, 0));
@@ -372,6 +334,7 @@ void LibuvLoop::apply(Connection& c, Event& e) {
     for (Out::Call& call : out.calls()) ask(c, std::move(call));
   }
   flush(c);
+  if (c.closing && !c.lingering && !c.ended) await_flush(c);
 }
 
 // One write at a time, from where the bytes lie; libuv waits for room and goes on after short ones.
@@ -386,8 +349,8 @@ void LibuvLoop::flush(Connection& c) {
   for (unsigned i = 0; i < used; ++i) c.writing += buffers[i].len;
   counters_.add(Count::sys_send);
   const int rc =
-      uv_write(&c.write, stream_of(c), buffers.data(), used, [](uv_write_t* w, int status) {
-        auto& mine = *static_cast<Connection*>(w->data);
+      uv_write(&c.write, c.stream(), buffers.data(), used, [](uv_write_t* w, int status) {
+        Connection& mine = Connection::of(w);
         mine.loop->written(mine, status);
       });
   if (rc < 0) {
@@ -419,7 +382,7 @@ void LibuvLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
 
 // All posts that are there first, so that one job per connection carries them.
 void LibuvLoop::woken() {
-  counters_.add(Count::sys_wake);
+  counters_.add(Count::sys_wake, std::exchange(woken_, true) ? 1 : 2);
   mailbox_.take(items_);
   const auto each = [this](auto&& f) {
     for (const Mailbox::Item& item : items_) {
@@ -429,9 +392,11 @@ void LibuvLoop::woken() {
   each([this](Connection* c, const Post& post) {
     if (c == nullptr || c->ended || c->closing) return counters_.add(Count::posts_stale);
     add(*c, Event::Kind::post).post = post;
+    if (!config_.pool) return dispatch(*c);
     c->inbox_bytes += post.frame ? post.frame->size() : 0;
     if (c->inbox_bytes + c->outbox.size() > limits_.outbox_limit) overflow(*c);
   });
+  if (!config_.pool) return;
   each([this](Connection* c, const Post&) {
     if (c != nullptr) dispatch(*c);
   });
@@ -445,20 +410,25 @@ void LibuvLoop::timer_fired() {
   std::uint32_t slot = 0;
   while (timers_.pop(batch_time(), slot)) {
     Connection& c = *connections_.at(slot);
-    if (c.lingering) {
-      end(c, {});
-    } else if (!c.closing) {
+    if (!c.closing) {
       add(c, Event::Kind::deadline);
       dispatch(c);
+    } else if (c.lingering) {
+      end(c, {});
+    } else if (c.left() < c.unsent) {
+      await_flush(c);
+    } else {
+      end(c, std::make_error_code(std::errc::timed_out));
     }
   }
+  if (acceptor_.again() <= batch_time()) acceptor_.listen();
 }
 
 // One libuv timer stands for the earliest of all.
 void LibuvLoop::before_wait() {
   clock_read_ = false;
   check_stop();
-  Time next = timers_.next();
+  Time next = std::min(timers_.next(), acceptor_.again());
   if (draining_) next = std::min(next, stop_.until());
   if (!roomy_.empty()) next = Time::min();
   loop_.set_timer(next);
@@ -509,11 +479,17 @@ void LibuvLoop::answered(Calling& calling) {
 void LibuvLoop::finish(Connection& c) {
   if (c.eof) return end(c, {});
   counters_.add(Count::sys_shutdown);
-  uv_shutdown(&c.shutdown, stream_of(c), [](uv_shutdown_t*, int) {});
+  uv_shutdown(&c.shutdown, c.stream(), [](uv_shutdown_t*, int) {});
   c.lingering = true;
   timers_.set(c.id.slot, std::chrono::steady_clock::now() + limits_.linger);
   c.paused = false;
   read(c);
+}
+
+// libuv says nothing of a write that goes on: whether some of it has gone is seen when time is up.
+void LibuvLoop::await_flush(Connection& c) {
+  c.unsent = c.left();
+  timers_.set(c.id.slot, std::chrono::steady_clock::now() + limits_.flush);
 }
 
 void LibuvLoop::end(Connection& c, std::error_code error) {
@@ -523,8 +499,8 @@ void LibuvLoop::end(Connection& c, std::error_code error) {
   timers_.set(c.id.slot, kNever);
   c.cancellation.cancel();
   const uv_close_cb closed = [](uv_handle_t* h) {
-    of(h).closed = true;
-    of(h).loop->release(of(h));
+    Connection::of(h).closed = true;
+    Connection::of(h).loop->release(Connection::of(h));
   };
   counters_.add(Count::sys_close);
   if (c.aborted) {
@@ -542,8 +518,11 @@ void LibuvLoop::overflow(Connection& c) {
 // Frees an ended connection once neither libuv nor the pool holds anything of it.
 void LibuvLoop::release(Connection& c) {
   if (!c.closed || c.working || c.calls > 0) return;
-  counters_.add(Count::closed);
-  c.session->on_close(c.error);
+  if (c.session) {
+    counters_.add(Count::closed);
+    c.session->on_close(c.error);
+  }
+  c.inbox.count(counters_);
   connections_.remove(c.id.slot);
 }
 
@@ -556,7 +535,7 @@ void LibuvLoop::stop(Duration grace) noexcept {
 void LibuvLoop::check_stop() {
   if (!stop_.requested()) return;
   if (!std::exchange(draining_, true)) {
-    shut_server();
+    acceptor_.shut();
     connections_.each([this](Connection& c) {
       if (c.ended || c.closing) return;
       add(c, Event::Kind::drain);

@@ -13,6 +13,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,6 +27,7 @@ class LoopBackend final : public Backend {
  public:
   LoopBackend(const Options& options, const Config& config) {
     std::uint16_t port = options.port;
+    if (options.threads > 1 && port != 0) Listener::require_free(options.host, port);
     for (unsigned i = 0; i < options.threads; ++i) {
       Listener listener(options.host, port, Loop::kListener, options.threads > 1);
       port = listener.port();
@@ -40,23 +42,31 @@ class LoopBackend final : public Backend {
   void run(Service& service) override {
     std::exception_ptr failure;
     std::mutex failure_lock;
+    const auto fail = [&](const std::exception_ptr& why) {
+      {
+        const std::scoped_lock lock(failure_lock);
+        if (!failure) failure = why;
+      }
+      stop(Duration::zero());
+    };
     const auto run_loop = [&](Loop& loop) {
       try {
         loop.run(service);
       } catch (...) {
-        {
-          const std::scoped_lock lock(failure_lock);
-          if (!failure) failure = std::current_exception();
-        }
-        stop(Duration::zero());
+        fail(std::current_exception());
       }
     };
     {
       std::vector<std::jthread> others;
-      for (std::size_t i = 1; i < loops_.size(); ++i) {
-        others.emplace_back([&run_loop, this, i] { run_loop(*loops_[i]); });
+      try {
+        for (std::size_t i = 1; i < loops_.size(); ++i) {
+          others.emplace_back([&run_loop, this, i] { run_loop(*loops_[i]); });
+        }
+        run_loop(*loops_[0]);
+      } catch (const std::system_error& error) {  // a loop without a thread answers nobody
+        fail(std::make_exception_ptr(
+            std::system_error(error.code(), "cannot start a thread for each loop")));
       }
-      run_loop(*loops_[0]);
     }
     if (failure) std::rethrow_exception(failure);
   }

@@ -9,12 +9,14 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
-#include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <thread>
 
 #include "backends/backend.hpp"
+#include "backends/sockets.hpp"
+#include "backends/stats_file.hpp"
 
 namespace echolab {
 namespace {
@@ -23,6 +25,10 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kUnavailable = 3;
 constexpr unsigned kMaxThreads = 1024;  // loops; beyond any machine that this runs on
+
+// Between two looks at whether connections are refused: soon enough for who wonders why, and far
+// too seldom to show in what is measured.
+constexpr std::chrono::seconds kLookEvery{1};
 
 constexpr Duration kLongest = std::chrono::hours(24 * 365);  // of an option; no overflow in sums
 
@@ -101,46 +107,10 @@ void print_catalogue(bool json) {
   fmt::print("{}\n", document.dump(2));
 }
 
-class StatsFile {
- public:
-  StatsFile(const ServerOptions& options, const Backend& backend)
-      : options_(options), backend_(backend) {}
-
-  // Replaces the file as a whole, so that a reader never sees half of it.
-  void write(bool final) {
-    if (options_.stats_json.empty()) return;
-    const Stats stats = backend_.stats();
-    nlohmann::ordered_json document{
-        {"schema", "echolab.stats"},   {"version", 1},    {"backend", options_.backend},
-        {"threads", options_.threads}, {"pid", getpid()}, {"port", backend_.port()},
-        {"snapshot", snapshot_++},     {"final", final}};
-    document["features"] = nlohmann::ordered_json::array();
-    for (const Feature& f : stats.features) {
-      document["features"].push_back(
-          {{"name", f.name}, {"asked", f.asked}, {"granted", f.granted}, {"note", f.note}});
-    }
-    for (std::size_t i = 0; i < kCounts; ++i) {
-      document["counters"][name_of(static_cast<Count>(i))] = stats.counts[i];
-    }
-    document["batches"] = stats.batches;
-
-    const std::string temporary = fmt::format("{}.{}.tmp", options_.stats_json, getpid());
-    std::ofstream file(temporary);
-    file << document.dump(1) << '\n';
-    file.close();
-    if (!file || std::rename(temporary.c_str(), options_.stats_json.c_str()) != 0) {
-      const int error = errno;
-      std::remove(temporary.c_str());
-      throw std::system_error(error, std::system_category(),
-                              "cannot write the counters to " + options_.stats_json);
-    }
-  }
-
- private:
-  const ServerOptions& options_;
-  const Backend& backend_;
-  unsigned snapshot_ = 0;  // 0: written at the start
-};
+// What has been printed must have arrived: a full disk, say, is an error.
+void flush_output() {
+  if (std::fflush(stdout) != 0) throw_errno(errno, "cannot write to the standard output");
+}
 
 void print_counters(const Stats& stats) {
   for (std::size_t i = 0; i < kCounts; ++i) {
@@ -148,6 +118,19 @@ void print_counters(const Stats& stats) {
       fmt::print("{} {}\n", name_of(static_cast<Count>(i)), stats.counts[i]);
     }
   }
+}
+
+// Once. False: there is nothing to tell.
+bool tell_refused(const Spec& spec, const Stats& stats) {
+  const std::uint64_t refused = stats.get(Count::refused);
+  if (refused == 0) return false;
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  fmt::print(stderr,
+             "echolab: connections are refused ({} so far): the limit of {} descriptors{} is "
+             "reached; raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit) and start again\n",
+             refused, limit.rlim_cur, spec.model == "threads" ? ", or that of threads," : "");
+  return true;
 }
 
 int run(const ServerOptions& server, Program& program) {
@@ -167,8 +150,8 @@ int run(const ServerOptions& server, Program& program) {
 
   const std::unique_ptr<Backend> backend = make_backend(spec, options);
   const std::unique_ptr<Service> service = program.start(*backend);
-  StatsFile file(server, *backend);
-  file.write(false);
+  StatsFile file(server.stats_json, server.backend, server.threads);
+  file.write(*backend, false);
   for (const Feature& f : backend->stats().features) {
     if (f.asked && !f.granted) {
       fmt::print(stderr, "echolab: {} asked for {}, not granted: {}\n", server.backend, f.name,
@@ -176,7 +159,7 @@ int run(const ServerOptions& server, Program& program) {
     }
   }
   fmt::print("{}\n", backend->port());
-  std::fflush(stdout);
+  flush_output();
 
   std::exception_ptr failure;
   std::jthread thread([&, main_thread = pthread_self()] {
@@ -187,11 +170,14 @@ int run(const ServerOptions& server, Program& program) {
       pthread_kill(main_thread, SIGTERM);
     }
   });
+  bool told = false;  // that connections are refused
   for (int signal = 0; signal != SIGTERM && signal != SIGINT;) {
-    sigwait(&signals, &signal);
+    const timespec look{kLookEvery.count(), 0};
+    signal = sigtimedwait(&signals, nullptr, told ? nullptr : &look);
+    if (!told) told = tell_refused(spec, backend->stats());
     if (signal != SIGUSR1) continue;
     try {
-      file.write(false);
+      file.write(*backend, false);
     } catch (const std::system_error& error) {
       fmt::print(stderr, "echolab: {}\n", error.what());
     }
@@ -199,8 +185,10 @@ int run(const ServerOptions& server, Program& program) {
   backend->stop(server.grace);
   thread.join();
   if (failure) std::rethrow_exception(failure);
+  if (!told) tell_refused(spec, backend->stats());
   print_counters(backend->stats());
-  file.write(true);
+  file.write(*backend, true);
+  flush_output();
   return 0;
 }
 
@@ -276,11 +264,17 @@ int serve(int argc, char** argv, Program& program) {
     app.parse(argc, argv);
     if (options.list) {
       print_catalogue(options.json);
+      flush_output();
       return 0;
     }
     return run(options, program);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    if (error.get_exit_code() == 0) {  // --help
+      app.exit(error);
+      if (std::cout.flush()) return 0;
+      fmt::print(stderr, "{}: cannot write to the standard output\n", app.get_name());
+      return kFailed;
+    }
     fmt::print(stderr, "{}: {}; see --help\n", app.get_name(), error.what());
     return kUsage;
   } catch (const std::invalid_argument& error) {  // UnknownBackend, UsageError

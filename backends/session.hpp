@@ -192,8 +192,9 @@ class Session {
   // The server is stopping; what is not closed when the grace period ends is cut off.
   virtual void on_drain(Out& out, Time) { out.close(); }
   // No error: closed as the session asked. Otherwise what ended it: connection_reset and the like
-  // from the peer, no_buffer_space for an outbox over its limit, connection_aborted for an
-  // abort(), operation_canceled for a hard stop.
+  // from the peer, no_buffer_space for an outbox over its limit, timed_out for a peer that did not
+  // take what was queued before a close(), connection_aborted for an abort(), operation_canceled
+  // for a hard stop.
   virtual void on_close(std::error_code) noexcept {}
 };
 

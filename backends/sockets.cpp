@@ -3,8 +3,9 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 
-#include <cstring>
+#include <mutex>
 #include <stdexcept>
 
 namespace echolab {
@@ -13,6 +14,20 @@ namespace {
 // Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn. A thousand
 // clients that connect at once fit.
 constexpr int kBacklog = 4096;
+
+// A descriptor that is given up for a moment at the limit. One for the process, and one user at a
+// time: loops would take each other's.
+struct Reserve {
+  std::mutex lock;
+  Fd fd;
+  void refill() {
+    if (!fd) fd = Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  }
+};
+Reserve& reserve() {
+  static Reserve one;
+  return one;
+}
 
 }  // namespace
 
@@ -39,26 +54,28 @@ void throw_errno(int positive_errno, const std::string& what) {
   throw std::system_error(positive_errno, std::system_category(), what);
 }
 
-Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared) {
+namespace {
+
+// A socket that is bound and does not listen yet.
+Fd bind_to(const std::string& host, std::uint16_t port, int flags, bool shared) {
   const auto address = parse_address(host, port);
   if (!address) throw std::invalid_argument("'" + host + "' is not an IPv4 or IPv6 address");
   const auto check = [&](int rc, const char* call) {
     if (rc < 0)
       throw_errno(errno, std::string(call) + " " + host + " port " + std::to_string(port));
   };
-  const int flags = SOCK_STREAM | SOCK_CLOEXEC | (mode == Mode::nonblocking ? SOCK_NONBLOCK : 0);
-  fd_ = Fd(::socket(address->storage.ss_family, flags, 0));
-  check(fd_.get(), "cannot open a socket for");
+  Fd fd(::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | flags, 0));
+  check(fd.get(), "cannot open a socket for");
   const int on = 1;
-  check(setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
+  check(setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
         "cannot set SO_REUSEADDR for");
   if (shared) {
-    check(setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on),
+    check(setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on),
           "cannot set SO_REUSEPORT for");
   }
-  check(setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
+  check(setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
         "cannot set TCP_NODELAY for");
-  if (::bind(fd_.get(), address->get(), address->length) < 0) {
+  if (::bind(fd.get(), address->get(), address->length) < 0) {
     const int error = errno;
     const char* advice = error == EADDRINUSE      ? " (choose another port, or 0 for any free one)"
                          : error == EACCES        ? " (ports below 1024 need root)"
@@ -66,26 +83,47 @@ Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool 
                                                   : "";
     throw_errno(error, "cannot bind " + host + " port " + std::to_string(port) + advice);
   }
-  check(::listen(fd_.get(), kBacklog), "cannot listen on");
+  return fd;
+}
 
+}  // namespace
+
+Listener::Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared)
+    : fd_(bind_to(host, port, mode == Mode::nonblocking ? SOCK_NONBLOCK : 0, shared)), mode_(mode) {
   sockaddr_storage bound{};
   socklen_t length = sizeof bound;
-  check(getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&bound), &length),
-        "cannot read the port of");
+  if (::listen(fd_.get(), kBacklog) < 0 ||
+      getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&bound), &length) < 0) {
+    throw_errno(errno, "cannot listen on " + host + " port " + std::to_string(port));
+  }
   port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
                                             : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
-  reserve_ = Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const std::scoped_lock lock(reserve().lock);
+  reserve().refill();
+}
+
+void Listener::require_free(const std::string& host, std::uint16_t port) {
+  bind_to(host, port, 0, false);
 }
 
 Fd Listener::accept(int accept_flags) {
   Fd fd(::accept4(fd_.get(), nullptr, nullptr, accept_flags | SOCK_CLOEXEC));
-  if (fd || (errno != EMFILE && errno != ENFILE) || !reserve_) return fd;
+  if (fd || (errno != EMFILE && errno != ENFILE)) return fd;
   const int limit = errno;
-  reserve_.reset();
+  // The kernel looks for a descriptor first: perhaps nobody is waiting.
+  pollfd waiting{fd_.get(), POLLIN, 0};
+  if (mode_ == Mode::blocking) ::poll(&waiting, 1, -1);
+  const std::scoped_lock lock(reserve().lock);
+  if (::poll(&waiting, 1, 0) <= 0) {
+    errno = EAGAIN;
+    return {};
+  }
+  reserve().fd.reset();
   Fd victim(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  const int result = victim ? limit : errno;  // nobody may have been waiting
+  const bool taken = errno == EMFILE || errno == ENFILE;  // by another thread, just now
+  const int result = victim ? limit : taken ? ENOBUFS : errno;
   victim.reset();
-  reserve_ = Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  reserve().refill();
   errno = result;
   return {};
 }

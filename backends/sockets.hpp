@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -65,28 +66,33 @@ std::optional<Address> parse_address(const std::string& host, std::uint16_t port
 class Listener {
  public:
   enum class Mode { blocking, nonblocking };
+  // Until the next try when connections wait that can be neither taken nor refused.
+  static constexpr auto kRetry = std::chrono::milliseconds(100);
+
   Listener() = default;
   // Throws std::invalid_argument for what is no address, else std::system_error: EADDRINUSE,
   // EACCES, EADDRNOTAVAIL. With `shared`, several listeners may bind the same port and the kernel
   // spreads connections over them (SO_REUSEPORT, socket(7)).
   Listener(const std::string& host, std::uint16_t port, Mode mode, bool shared);
 
+  // Throws as the constructor does if the port is another server's, also one that shares it: the
+  // kernel would let a group join it. To be asked before the first of a group is bound.
+  static void require_free(const std::string& host, std::uint16_t port);
+
   // One connection; accept_flags as in accept4(2). Empty with errno set if there is none. At the
   // descriptor limit the connection is taken and closed, so that the peer learns of it at once:
-  // errno is then EMFILE or ENFILE.
+  // errno is then EMFILE or ENFILE. ENOBUFS or ENOMEM: it could not even be refused and still
+  // waits; to be tried again after kRetry. Any thread.
   Fd accept(int accept_flags);
   // Takes no more connections; ends a blocking accept.
   void shut() noexcept;
-
-  // Hands the descriptor over to a library that will close it.
-  int release() { return fd_.release(); }
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] std::uint16_t port() const { return port_; }
 
  private:
   Fd fd_;
-  Fd reserve_;  // given up for a moment at the descriptor limit
+  Mode mode_ = Mode::blocking;
   std::uint16_t port_ = 0;
 };
 

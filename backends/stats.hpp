@@ -1,5 +1,5 @@
-// What a backend counts about itself. Every counter has one writer, so it costs a plain add; any
-// thread may read it at any time.
+// What a backend counts about itself. A counter with one writer costs a plain add; any thread may
+// read it at any time.
 #pragma once
 
 #include <array>
@@ -71,6 +71,10 @@ class Counters {
   void add(Count c, std::uint64_t n = 1) noexcept {
     auto& v = values_[static_cast<std::size_t>(c)];
     v.store(v.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  // For a counter that several threads write, all of them in this way.
+  void add_shared(Count c) noexcept {
+    values_[static_cast<std::size_t>(c)].fetch_add(1, std::memory_order_relaxed);
   }
   void batch(std::size_t events) noexcept {
     add(Count::wakeups);

@@ -57,6 +57,7 @@ class ThreadsBackend final : public Backend {
     std::unique_ptr<Duplex> duplex;  // if the service pushes: serves it in place of the rest
     Outbox outbox;
     Time deadline = kNever;
+    Time flushed_by = kNever;  // if closing: the peer must take more by then
     std::error_code error;
     bool closing = false;      // the session has closed; input is discarded
     bool drained = false;      // on_drain has been called
@@ -83,8 +84,9 @@ class ThreadsBackend final : public Backend {
   void call_session(Connection& c, Out& out, Callback&& callback);
   void note(Connection& c, Out& out);
   void apply(Connection& c, Out& out);
-  void absorb(Connection& c, Out& out);
-  bool send_once(Connection& c, const iovec* entries, std::size_t used, std::size_t& sent);
+  void absorb(Connection& c, Out& out, std::size_t sent);
+  bool send_once(Connection& c, const iovec* entries, std::size_t used, std::size_t& sent,
+                 int flags);
   void give_room(Connection& c, Out& out);
   void fire_due(Connection& c, Out& out);
   void ask(Connection& c, Out& out);
@@ -127,6 +129,7 @@ ThreadsBackend::ThreadsBackend(const Spec& spec, const Options& options)
 ThreadsBackend::Connection* ThreadsBackend::accept_one() {
   Fd fd = listener_.accept(0);
   const int error = errno;
+  if (!fd && (error == ENOBUFS || error == ENOMEM)) std::this_thread::sleep_for(Listener::kRetry);
   const std::scoped_lock lock(registry_);
   shared_counters_.add(Count::sys_accept);
   if (!fd) {
@@ -175,7 +178,8 @@ template <class Callback>
 void ThreadsBackend::call_session(Connection& c, Out& out, Callback&& callback) {
   out.set_queued(c.outbox.size());
   callback(now());
-  c.outbox.empty() ? apply(c, out) : absorb(c, out);
+  note(c, out);
+  c.outbox.empty() ? apply(c, out) : absorb(c, out, 0);
 }
 
 // ---- send -------------------------------------------------------------------------------------
@@ -185,13 +189,15 @@ void ThreadsBackend::note(Connection& c, Out& out) {
   if (out.aborting()) c.error = std::make_error_code(std::errc::connection_aborted);
   if (out.deadline()) c.deadline = *out.deadline();
   if (out.awaits_room()) c.awaits_room = true;
-  if (out.closing()) c.closing = true;
+  if (out.closing()) {
+    c.closing = true;
+    c.flushed_by = now() + limits_.flush;
+  }
   for (Out::Call& call : out.calls()) c.calls.emplace_back(std::move(call));
 }
 
-// Carries out what one callback asked for: blocks until the kernel has all of it.
+// Sends what one callback asked for: blocks until the kernel has all of it.
 void ThreadsBackend::apply(Connection& c, Out& out) {
-  note(c, out);
   if (c.error) return out.clear();
   std::array<iovec, kGather> entries;
   std::size_t used = std::min(out.pieces(), kGather);
@@ -200,31 +206,41 @@ void ThreadsBackend::apply(Connection& c, Out& out) {
     entries[i] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
   }
   std::size_t sent = 0;
-  c.send_timeout.set(c.fd, c.deadline, SocketTimeout::Fit::at_most, c.counters);
-  if (used > 0 && !send_once(c, entries.data(), used, sent)) return out.clear();
-  if (sent < out.total()) c.counters.add(Count::bytes_copied, c.outbox.take(out, sent));
-  out.clear();
-  while (!c.outbox.empty()) {
+  if (!c.closing) c.send_timeout.set(c.fd, c.deadline, SocketTimeout::Fit::at_most, c.counters);
+  // Most last words fit, and then their time limit need not be set.
+  const int flags = c.closing ? MSG_DONTWAIT : 0;
+  if (used > 0 && !send_once(c, entries.data(), used, sent, flags)) return out.clear();
+  absorb(c, out, sent);
+  while (!c.outbox.empty() && !c.error) {
     if (!c.closing) fire_due(c, out);  // a signal or a deadline ended the last send
     if (c.error) return;
-    c.send_timeout.set(c.fd, c.deadline, SocketTimeout::Fit::exact, c.counters);
+    const Time until = c.closing ? c.flushed_by : c.deadline;
+    c.send_timeout.set(c.fd, until, SocketTimeout::Fit::exact, c.counters);
     used = c.outbox.gather(entries.data(), kGather);
-    if (!send_once(c, entries.data(), used, sent)) return;
+    if (!send_once(c, entries.data(), used, sent, 0)) return;
     c.outbox.consume(sent);
+    if (!c.closing) continue;
+    if (sent > 0) {
+      c.flushed_by = now() + limits_.flush;
+    } else if (now() >= c.flushed_by) {
+      c.error = std::make_error_code(std::errc::timed_out);
+    }
   }
 }
 
-// The same when the output must wait behind other output.
-void ThreadsBackend::absorb(Connection& c, Out& out) {
-  note(c, out);
-  c.counters.add(Count::bytes_copied, c.outbox.take(out, 0));
+// Queues what is not sent: behind what waits already, if a callback came while it was being sent.
+void ThreadsBackend::absorb(Connection& c, Out& out, std::size_t sent) {
+  if (sent < out.total()) c.counters.add(Count::bytes_copied, c.outbox.take(out, sent));
   out.clear();
+  if (c.error || c.outbox.size() <= limits_.outbox_limit) return;
+  c.counters.add(Count::overflows);
+  c.error = std::make_error_code(std::errc::no_buffer_space);
 }
 
 // False: the connection is broken and c.error says how.
 bool ThreadsBackend::send_once(Connection& c, const iovec* entries, std::size_t used,
-                               std::size_t& sent) {
-  const std::error_code error = send_some(c.fd, entries, used, sent, c.counters);
+                               std::size_t& sent, int flags) {
+  const std::error_code error = send_some(c.fd, entries, used, sent, c.counters, flags);
   if (error) c.error = c.cut ? canceled() : error;
   return !error;
 }
@@ -390,9 +406,9 @@ void ThreadsBackend::serve_plain(Connection& c) {
 }
 
 void ThreadsBackend::serve(Connection& c) {
+  c.session = service_->accept();
   {
     const std::scoped_lock lock(registry_);
-    c.session = service_->accept();
     if (service_->pushes()) {
       c.duplex = std::make_unique<Duplex>(c.fd, c.id, *c.session, limits_, upstreams_);
     }
@@ -410,12 +426,18 @@ void ThreadsBackend::serve(Connection& c) {
 void ThreadsBackend::run(Service& service) {
   service_ = &service;
   std::vector<std::jthread> pool;
-  for (unsigned i = 0; i < pool_; ++i) {
-    pool.emplace_back([this] {
-      while (!stopping_) {
-        if (Connection* c = accept_one()) serve(*c);
-      }
-    });
+  try {
+    for (unsigned i = 0; i < pool_; ++i) {
+      pool.emplace_back([this] {
+        while (!stopping_) {
+          if (Connection* c = accept_one()) serve(*c);
+        }
+      });
+    }
+  } catch (const std::system_error& error) {
+    stop(Duration::zero());
+    drain();
+    throw std::system_error(error.code(), "cannot start a thread for each worker of the pool");
   }
   if (pool_ > 0) return drain();
   std::unordered_map<std::thread::id, std::jthread> threads;

@@ -139,6 +139,41 @@ CONFORMANCE(linger_ends, "a client that never closes is left after the linger ti
   world->finish();
 }
 
+CONFORMANCE(flush_ends, "a client that does not take the last words is left after the flush time",
+            Over::one_loop) {
+  // More than the socket buffers hold, less than the outbox may. An old deadline must not matter.
+  const Blob words = pattern(1, 12 << 20);
+  WorldOptions options;
+  options.limits.flush = 500ms;
+  std::atomic<int> timed_out = 0;
+  const Pushes pushes = GENERATE(Pushes::no, Pushes::yes);
+  auto world = make_world(target, options);
+  world->start(serve(
+      [&] {
+        Handlers h;
+        h.bytes = [&](Out& out, Input, Time now) {
+          out.write(words);
+          out.wake_at(now + 1ms);
+          out.close();
+        };
+        h.close = [&](std::error_code e) {
+          if (e == std::errc::timed_out) ++timed_out;
+        };
+        return h;
+      },
+      pushes));
+  auto peer = world->connect({.receive_buffer = 4096});
+  const Time before = world->now();
+  peer->send(pattern(1, 1));
+  peer->half_close();
+  CHECK(all_gone(*world));
+  CHECK(timed_out == 1);
+  CHECK(world->now() - before >= options.limits.flush);
+  world->finish();
+  // It was waited for, not asked about again and again.
+  CHECK(world->backend().stats().get(Count::sys_send) < 100);
+}
+
 CONFORMANCE(fin_ends_linger, "the client's FIN ends the linger time", Over::one_loop) {
   WorldOptions options;
   options.limits.linger = 24h;

@@ -130,6 +130,33 @@ CONFORMANCE(backpressure, "a client that does not read is not read from", Over::
   CHECK(world->backend().stats().get(Count::overflows) == 0);
 }
 
+CONFORMANCE(deadline_overflow,
+            "a session that writes on its deadlines to a client that does not read is closed",
+            Over::one_loop) {
+  WorldOptions options;
+  options.limits.outbox_limit = 1 << 20;
+  std::atomic<int> overflowed = 0;
+  const Blob block = pattern(1, 256 * 1024);
+  auto world = make_world(target, options);
+  world->start(serve([&] {
+    Handlers h;
+    h.open = [](Out& out, ConnId, Time now) { out.wake_at(now + 1ms); };
+    h.deadline = [&](Out& out, Time now) {
+      out.write(block);
+      out.wake_at(now + 1ms);
+    };
+    h.close = [&](std::error_code e) {
+      if (e == std::errc::no_buffer_space) ++overflowed;
+    };
+    return h;
+  }));
+  auto peer = world->connect({.receive_buffer = 4096});
+  CHECK(world->eventually([&] { return overflowed == 1; }));
+  peer->read_end();
+  world->finish();
+  CHECK(world->backend().stats().get(Count::overflows) == 1);
+}
+
 CONFORMANCE(short_send, "a reply that does not fit into the socket goes on when the client reads",
             Over::one_loop) {
   // Larger than the socket buffers and below the high-water mark: reading never stops, and after

@@ -362,5 +362,48 @@ CONFORMANCE(outbox_limit, "posts beyond the outbox limit end that connection and
   CHECK(world->watch.failed == 1);
 }
 
+CONFORMANCE(post_from_accept, "a service posts to the others from accept()", Over::all) {
+  Members members;
+  auto world = make_world(target);
+  Backend& backend = world->backend();
+  const Frame frame = frame_of(blob_of("+"));
+  world->start(serve(
+      [&] {
+        backend.post(members.all(), {1, frame});
+        return member(members);
+      },
+      Pushes::yes));
+  auto first = world->connect();
+  REQUIRE(world->eventually([&] { return members.size() == 1; }));
+  auto second = world->connect();
+  CHECK(first->read(1).size() == 1);
+  world->finish();
+}
+
+CONFORMANCE(posts_counted, "each post is counted, delivered or stale, when its session closes",
+            Over::one_loop) {
+  Members members;
+  auto world = make_world(target);
+  Backend& backend = world->backend();
+  world->start(serve(
+      [&] {
+        Handlers h = member(members);
+        h.post = [](Out& out, const Post&, Time) { out.close(); };
+        return h;
+      },
+      Pushes::yes));
+  auto peer = world->connect();
+  REQUIRE(world->eventually([&] { return members.size() == 1; }));
+  const ConnId id = members.all()[0];
+  constexpr std::uint64_t kPosts = 200;
+  for (std::uint64_t i = 0; i < kPosts; ++i) backend.post({&id, 1}, {1, nullptr});
+  CHECK(peer->read_all().empty());
+  peer->close();
+  world->finish();
+  const Stats stats = backend.stats();
+  CHECK(stats.get(Count::posts) == 1);
+  CHECK(stats.get(Count::posts) + stats.get(Count::posts_stale) == kPosts);
+}
+
 }  // namespace
 }  // namespace echolab::test

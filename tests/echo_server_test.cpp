@@ -1,9 +1,15 @@
 // The echo-server program: what it prints, writes and returns, and how it stops.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "backends/sockets.hpp"
 #include "tests/program.hpp"
@@ -112,6 +118,115 @@ TEST_CASE("echo-server - a file that cannot be written is an error at the start"
   CHECK(o.err.find("/nonexistent/folder/stats.json") != std::string::npos);
 }
 
+TEST_CASE("echo-server - counters go to where a symbolic link leads") {
+  const TemporaryFile target;
+  const std::string link = target.path() + ".link";
+  const std::string made = target.path() + ".made";  // by the server
+  for (const std::string& to : {target.path(), made}) {
+    // A link to a link, by a name in the same folder.
+    std::filesystem::create_symlink(std::filesystem::path(to).filename(), link + "2");
+    std::filesystem::create_symlink(link + "2", link);
+    Program server({program("echo-server"), "--listen", "127.0.0.1:0", "--stats-json", link});
+    port_of(server.read_line());
+    server.signal(SIGTERM);
+    CHECK(server.wait() == 0);
+    CHECK(std::filesystem::is_symlink(link));
+    CHECK(std::filesystem::is_symlink(link + "2"));
+    CHECK(json::parse(std::ifstream(to)).at("final") == true);
+    std::filesystem::remove(link);
+    std::filesystem::remove(link + "2");
+  }
+  std::filesystem::remove(made);
+}
+
+TEST_CASE("echo-server - counters written into a FIFO leave it one") {
+  const TemporaryFile name;
+  const std::string fifo = name.path() + ".fifo";
+  REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
+  const Outcome unread = run({"--listen", "127.0.0.1:0", "--stats-json", fifo});
+  CHECK(unread.code == 1);
+  CHECK(one_line(unread.err));
+  {
+    const Fd reader(open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    Program server({program("echo-server"), "--listen", "127.0.0.1:0", "--stats-json", fifo});
+    port_of(server.read_line());
+    server.signal(SIGTERM);
+    CHECK(server.wait() == 0);
+    std::string text(1 << 16, '\0');
+    const ssize_t n = read(reader.get(), text.data(), text.size());
+    REQUIRE(n > 0);
+    text.resize(static_cast<std::size_t>(n));
+    const std::size_t second = text.find("}\n{") + 2;  // the first was written at the start
+    CHECK(json::parse(text.substr(0, second)).at("snapshot") == 0);
+    CHECK(json::parse(text.substr(second)).at("final") == true);
+  }
+  CHECK(std::filesystem::is_fifo(fifo));
+  std::filesystem::remove(fifo);
+}
+
+TEST_CASE("echo-server - output that cannot be written is an error") {
+  const auto run_into_full = [](const std::string& arguments) {
+    Program p({"sh", "-c", "exec " + program("echo-server") + " " + arguments + " >/dev/full"});
+    const int code = p.wait();
+    CHECK(one_line(p.err()));
+    return code;
+  };
+  CHECK(run_into_full("--list") == 1);
+  CHECK(run_into_full("--list --json") == 1);
+  CHECK(run_into_full("--help") == 1);
+  CHECK(run_into_full("--listen 127.0.0.1:0") == 1);
+}
+
+CONFORMANCE(descriptor_limit, "echo-server goes on after it had no descriptors left",
+            Over::one_loop) {
+  if (target.simulated()) return;
+  Program server({"prlimit", "--nofile=64:64", program("echo-server"), "--backend", target.spec,
+                  "--listen", "127.0.0.1:0", "--threads", "4"});
+  const std::uint16_t port = port_of(server.read_line());
+  {
+    Peers peers;
+    for (int i = 0; i < 200; ++i) {
+      peers.push_back(connect_tcp("127.0.0.1", port));
+      REQUIRE(peers.back());
+      peers.back()->send_some(pattern(1, 1));
+    }
+    peers[0]->read(1);
+    std::this_thread::sleep_for(3 * kMoment);  // for a loop that spins to show
+  }
+  // A connection may still be refused until the server has seen that the others are gone.
+  const Time until = std::chrono::steady_clock::now() + kPatience;
+  for (bool served = false; !served;) {
+    REQUIRE(std::chrono::steady_clock::now() < until);
+    auto peer = connect_tcp("127.0.0.1", port);
+    REQUIRE(peer);
+    peer->send_some(pattern(1, 1));
+    peer->wait(true, false, kPatience);
+    served = peer->read_some(1).size() == 1;
+  }
+  server.signal(SIGTERM);
+  CHECK(server.wait() == 0);
+  const std::size_t at = server.out().find("sys_accept ");
+  if (at != std::string::npos) CHECK(std::stoul(server.out().substr(at + 11)) < 20'000);
+  if (server.out().find("\nrefused ") != std::string::npos) {
+    CHECK(one_line(server.err()));
+    CHECK(server.err().find("64 descriptors") != std::string::npos);
+  } else {
+    CHECK(server.err().empty());
+  }
+}
+
+TEST_CASE("echo-server - a thread that cannot be had is one line and exit 1") {
+  if (scaled(1, 0) == 0) return;  // sanitizers reserve far more memory than is allowed here
+  for (const char* backend : {"epoll", "threads:pool=300"}) {
+    // Each thread reserves its stack.
+    Program server({"prlimit", "--as=1000000000", program("echo-server"), "--backend", backend,
+                    "--listen", "127.0.0.1:0", "--threads", "300"});
+    CHECK(server.wait() == 1);
+    CHECK(one_line(server.err()));
+    CHECK(server.err().find("cannot start a thread") != std::string::npos);
+  }
+}
+
 TEST_CASE("echo-server - IPv6") {
   try {
     const Listener here("::1", 0, Listener::Mode::nonblocking, false);
@@ -190,6 +305,20 @@ TEST_CASE("echo-server - a port in use is one line and exit 1") {
   CHECK(one_line(o.err));
   CHECK(o.err.find(std::to_string(taken.port())) != std::string::npos);
   CHECK(o.err.find("choose another port") != std::string::npos);
+}
+
+TEST_CASE("echo-server - a port that another server with loops has is not shared with it") {
+  Program first({program("echo-server"), "--listen", "127.0.0.1:0", "--threads", "2"});
+  const std::string address = "127.0.0.1:" + first.read_line();
+  const Outcome o = run({"--listen", address, "--threads", "2"});
+  CHECK(o.code == 1);
+  CHECK(o.out.empty());
+  CHECK(one_line(o.err));
+  CHECK(o.err.find("choose another port") != std::string::npos);
+  first.signal(SIGTERM);
+  CHECK(first.wait() == 0);
+  Program next({program("echo-server"), "--listen", address, "--threads", "2"});
+  CHECK("127.0.0.1:" + next.read_line() == address);
 }
 
 TEST_CASE("echo-server - a backend that cannot run here is one line and exit 3") {

@@ -138,6 +138,7 @@ void SimBackend::actions(const Connection& c, std::vector<Action>& can) const {
   if (!c.outbox.empty() && link.down.size() < link.down_capacity) can.push_back(Action::send);
   if (!c.inbox.empty()) can.push_back(Action::post);
   if (c.linger_until <= now_) can.push_back(Action::linger_over);
+  if (c.flushed_by <= now_) can.push_back(Action::flush_over);
   if (stopping_ && cut_off_ <= now_) can.push_back(Action::cut_off);
 }
 
@@ -165,7 +166,7 @@ bool SimBackend::advance(Time limit) {
   Time next = limit;
   for (const auto& c : connections_) {
     if (!c->closing) next = std::min(next, c->deadline);
-    next = std::min(next, c->linger_until);
+    next = std::min({next, c->linger_until, c->flushed_by});
     for (const Call& call : c->calls) next = std::min(next, call.due);
   }
   if (stopping_ && !connections_.empty()) next = std::min(next, cut_off_);
@@ -219,6 +220,9 @@ void SimBackend::act(Connection& c, Action action) {
       return apply(c, out);
     case Action::linger_over:
       return finish(c, {});
+    case Action::flush_over:
+      c.link->server_reset = true;
+      return finish(c, std::make_error_code(std::errc::timed_out));
     case Action::cut_off: {
       // What only lingers has been closed as its session asked.
       const bool done = c.linger_until != kNever;
@@ -251,6 +255,7 @@ void SimBackend::apply(Connection& c, Out& out) {
   if (out.deadline()) c.deadline = *out.deadline();
   if (out.closing()) {
     c.closing = true;
+    c.flushed_by = now_ + limits_.flush;
     drop_calls(c);
   }
   if (out.awaits_room()) c.awaits_room = true;
@@ -361,11 +366,13 @@ void SimBackend::send(Connection& c) {
     link.down.push(bytes);
   }
   if (c.outbox.size() <= limits_.low_water) c.paused = false;
+  if (c.closing) c.flushed_by = now_ + limits_.flush;
 }
 
 void SimBackend::settle(Connection& c) {
   if (!c.closing || !c.outbox.empty()) return;
   c.link->down_fin = true;
+  c.flushed_by = kNever;
   if (c.eof_seen) return finish(c, {});
   if (c.linger_until == kNever) c.linger_until = now_ + limits_.linger;
 }

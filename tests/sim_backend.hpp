@@ -111,6 +111,7 @@ class SimBackend final : public Backend {
     room,
     drain,
     linger_over,
+    flush_over,
     cut_off
   };
   struct Call {
@@ -136,6 +137,7 @@ class SimBackend final : public Backend {
     std::vector<Call> calls;  // unanswered
     Time deadline = kNever;
     Time linger_until = kNever;
+    Time flushed_by = kNever;  // if closing and not all is sent
     bool eof_seen = false;
     bool closing = false;  // the session asked for it
     bool paused = false;
