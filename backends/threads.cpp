@@ -145,7 +145,8 @@ ThreadsBackend::Connection* ThreadsBackend::accept_one() {
 // ---- receive ----------------------------------------------------------------------------------
 
 void ThreadsBackend::receive(Connection& c, Out& out, Input buffer) {
-  if (stopping_.load(std::memory_order_relaxed)) fire_due(c, out);
+  // Input that never ends must not keep a deadline waiting for a recv that times out.
+  if (c.deadline != kNever || stopping_.load(std::memory_order_relaxed)) fire_due(c, out);
   if (c.closing || c.error) return;
   const bool busy = c.busy();  // then input is only looked for
   c.receive_timeout.set(c.fd, c.deadline, SocketTimeout::Fit::at_most, c.counters);

@@ -11,7 +11,7 @@ constexpr std::array<std::string_view, 9> kMethods = {
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
 
 // "{id}": a name in braces stands for one segment, whatever it is.
-bool captures(std::string_view segment) {
+bool is_capture(std::string_view segment) {
   return segment.starts_with('{');
 }
 
@@ -50,7 +50,7 @@ bool Router::matches(const Route& route, std::string_view path) {
     if (path.empty()) return false;
     const std::string_view given = cut_segment(path);
     // A capture is never empty: "/jobs/" is not "/jobs/{id}".
-    if (captures(segment) ? given.empty() : segment != given) return false;
+    if (is_capture(segment) ? given.empty() : segment != given) return false;
   }
   return path.empty();
 }
@@ -82,7 +82,7 @@ void Router::act(const Route& route, const Request& request, Answer& answer) {
   std::string_view path = request.path;
   for (const std::string& segment : route.segments) {
     const std::string_view given = cut_segment(path);
-    if (!captures(segment)) continue;
+    if (!is_capture(segment)) continue;
     if (!percent_decode(given, captures.emplace_back())) {
       return answer.send(text(400, "bad percent-encoding in the path"));
     }

@@ -163,12 +163,17 @@ CONFORMANCE(deadline_traffic, "traffic neither delays a deadline nor is delayed 
   }));
   auto peer = world->connect();
   std::size_t round = 0;
-  CHECK(world->eventually([&] {
+  const auto exchange = [&] {
     const Blob request = pattern(++round, 500);
     REQUIRE(difference(request, peer->exchange(request, request.size())) == "");
     if (target.simulated()) world->pass(1ms);
-    return fired.count() > 0;
-  }));
+  };
+  exchange();                             // the session is open by now
+  const Time due = world->now() + 103ms;  // some models count milliseconds
+  while (world->now() <= due) exchange();
+  // These arrive when it is overdue, one soon after the other: no pause may be needed for it.
+  for (int i = 0; i < 8; ++i) exchange();
+  CHECK(fired.count() == 1);
   const Blob request = pattern(1, 1 << 20);
   CHECK(difference(request, peer->exchange_all(request)) == "");
   CHECK(fired.count() == 1);
