@@ -6,9 +6,12 @@
 
 namespace echolab::harness {
 
+// Throws LoadError (limit) if the kernel has not enough local ports for so many connections to one
+// address and port.
+void require_local_ports(unsigned connections);
 // Raises the soft limit of descriptors to the hard one. Throws LoadError (limit) if `connections`
-// cannot be open beside what the process has open already.
-void allow_descriptors(unsigned connections);
+// to one server cannot be open at a time: descriptors or local ports.
+void allow_connections(unsigned connections);
 
 // A non-blocking TCP socket with TCP_NODELAY whose connect has begun; it is writable once it has
 // ended. `number` (from 1) and `total` are for the error line. Throws LoadError (connect, limit).

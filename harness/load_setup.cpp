@@ -46,7 +46,7 @@ struct Verification {
 }  // namespace
 
 void Load::Impl::connect(Nanos timeout) {
-  allow_descriptors(shape.connections);
+  allow_connections(shape.connections);
   epoll = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) throw std::system_error(errno, std::generic_category(), "epoll_create1");
   connections = std::vector<Connection>(shape.connections);
