@@ -117,7 +117,10 @@ class Runner {
       if (!run_.variants[i].unavailable.empty()) continue;
       trials_[i] = std::make_unique<Trial>(plan().contenders[i], cell_->shape, options_.seed + i);
     }
-    const StartOptions start{placement_.server, plan().threads};
+    StartOptions start;
+    start.cpus = placement_.server;
+    start.threads = plan().threads;
+    start.interrupted = Load::interrupted;
     for_living([&](std::size_t i) {
       trials_[i]->start(options_.program, start);
       run_.variants[i].features = trials_[i]->features();
