@@ -50,13 +50,7 @@ class Temporary {
 void write_file(const fs::path& path, const std::string& text, bool synced) {
   const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!file) fail(path, std::strerror(errno));
-  std::size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t n = ::write(file.get(), text.data() + written, text.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path, std::strerror(errno));
-    written += static_cast<std::size_t>(n);
-  }
+  if (!write_text(file.get(), text)) fail(path, std::strerror(errno));
   if (synced && ::fsync(file.get()) != 0) fail(path, std::strerror(errno));
 }
 
