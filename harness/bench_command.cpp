@@ -190,14 +190,14 @@ int run_bench(const BenchArguments& typed) {
   options.command = own_command_line();
   options.program = sibling_program("echo-server");
   options.variants = resolve_variants(options.plan, options.program);
-  const std::filesystem::path path =
-      typed.output.empty() ? default_run_folder() : std::filesystem::path(typed.output);
   if (typed.dry_run) {
-    print_plan(options, cells, typed, path);
+    print_plan(options, cells, typed,
+               typed.output.empty() ? default_run_folder() : std::filesystem::path(typed.output));
     return kExitOk;
   }
 
-  RunFolder folder(path);
+  RunFolder folder =
+      typed.output.empty() ? RunFolder::with_default_name() : RunFolder(typed.output);
   const OrderlySignals signals(Again::is_ignored);
   Progress progress = Progress::on_stderr();
   bool saved = true;  // what a checkpoint cannot write, the end cannot either: said once
