@@ -52,6 +52,11 @@ void Load::Impl::connect(Nanos timeout) {
   connections = std::vector<Connection>(shape.connections);
   enum class Stage : std::uint8_t { connecting, greeted, ready };
   std::vector<Stage> stages(shape.connections, Stage::connecting);
+  setup_state = [&](const Connection& c) -> std::string {
+    const Stage stage = stages[static_cast<std::size_t>(&c - connections.data())];
+    return stage == Stage::ready ? "it had echoed its first byte, and others were being connected"
+                                 : "its first byte was sent and not echoed";
+  };
   std::uint64_t deadline = now_ns() + static_cast<std::uint64_t>(timeout.count());
   unsigned begun = 0;
   unsigned ready = 0;
@@ -99,6 +104,7 @@ void Load::Impl::connect(Nanos timeout) {
                       endpoint.text, ready, shape.connections, format_duration(timeout)));
     }
   }
+  setup_state = nullptr;
 }
 
 void Load::Impl::verify(unsigned at_most) {
@@ -136,6 +142,12 @@ void Load::Impl::verify(unsigned at_most) {
     }
   };
 
+  setup_state = [&](const Connection& c) -> std::string {
+    const auto number = static_cast<std::size_t>(&c - connections.data());
+    if (number >= all.size()) return "others were being verified";
+    return fmt::format("in the verification, {} of {} bytes echoed", all[number].received,
+                       all[number].sent);
+  };
   silent_since = now_ns();
   for (std::size_t i = 0; i < all.size(); ++i) write_on(connections[i], all[i]);
   while (done < all.size()) {
@@ -162,6 +174,7 @@ void Load::Impl::verify(unsigned at_most) {
                       format_duration(Nanos(silence)), open->received, open->sent));
     }
   }
+  setup_state = nullptr;
 }
 
 }  // namespace echolab::harness

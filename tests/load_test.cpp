@@ -17,39 +17,13 @@
 #include "tests/bad_servers.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
+#include "tests/loads.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
 using Kind = LoadError::Kind;
 
 namespace {
-
-constexpr Nanos kAmple = 60s;  // for what must happen sometime, on however slow a machine
-// connect() has every connection echo one byte before the first request.
-constexpr std::uint64_t kHello = 1;
-
-Shape closed(unsigned connections, std::size_t size, unsigned depth) {
-  Shape shape;
-  shape.connections = connections;
-  shape.size = size;
-  shape.depth = depth;
-  return shape;
-}
-
-Shape open(unsigned connections, std::size_t size, double rate, Arrivals arrivals) {
-  Shape shape = closed(connections, size, kOpenLoopDepth);
-  shape.rate = rate;
-  shape.arrivals = arrivals;
-  return shape;
-}
-
-// A load that is connected.
-std::unique_ptr<Load> connected(const TestServer& server, const Shape& shape) {
-  auto load = std::make_unique<Load>(parse_endpoint(server.address()), shape, 42);
-  load->set_patience(kAmple);
-  load->connect(kAmple);
-  return load;
-}
 
 struct Failure {
   Kind kind;
@@ -71,22 +45,6 @@ Failure failure_of(const Shape& shape, const Behaviour& behaviour, Nanos patienc
   }
   FAIL("the load did not notice");
   return {Kind::connect, "", {}, {}};
-}
-
-// Answers up to `bytes` of a stream as they come and hands the rest to `spoil`.
-Behaviour after(std::uint64_t bytes, Behaviour spoil) {
-  return [=](Stream& stream, std::string& in) {
-    if (stream.received <= bytes) return Then::go_on;
-    const std::uint64_t before = stream.received - in.size();
-    std::string good;
-    if (before < bytes) {
-      good = in.substr(0, bytes - before);
-      in.erase(0, good.size());
-    }
-    const Then then = spoil(stream, in);
-    in.insert(0, good);
-    return then;
-  };
 }
 
 // Sleeps for `stall` whenever the server has received another `every` bytes.
@@ -386,39 +344,6 @@ TEST_CASE("a server that says more than it was asked is found out", "[load][bad]
   REQUIRE(f.kind == Kind::extra);
   REQUIRE(contains(f.line, "2 bytes that nobody asked for, after the reply to request 1"));
   REQUIRE(f.partial.requests == 1);
-}
-
-TEST_CASE("verification finds a wrong byte in odd sizes", "[load][bad]") {
-  const TestServer server(after(kHello + 3000, [](Stream&, std::string& in) {
-    in[0] = static_cast<char>(in[0] ^ 0x80);
-    return Then::go_on;
-  }));
-  const auto load = connected(server, closed(2, 64, 1));
-  try {
-    load->verify(2);
-    FAIL("verify did not notice");
-  } catch (const LoadError& error) {
-    CAPTURE(error.what());
-    REQUIRE(error.kind == Kind::mismatch);
-    REQUIRE(contains(error.what(), "verification: wrong byte at offset"));
-  }
-}
-
-TEST_CASE("a server that cannot be reached is named", "[load][bad]") {
-  std::string address;
-  {
-    const TestServer gone;
-    address = gone.address();
-  }
-  Load load(parse_endpoint(address), closed(4, 64, 1), 1);
-  try {
-    load.connect(kAmple);
-    FAIL("connected to nothing");
-  } catch (const LoadError& error) {
-    REQUIRE(error.kind == Kind::connect);
-    REQUIRE(contains(error.what(), address));
-    REQUIRE(contains(error.what(), "refused"));
-  }
 }
 
 TEST_CASE("more connections than descriptors are refused with advice", "[load][bad]") {
