@@ -145,6 +145,10 @@ void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
       if (options.variants[i].unavailable.empty()) names.push_back(plan.contenders[i].name);
     }
     fmt::print("  {}: {}\n", cell.shape.name(), fmt::join(names, ", "));
+    for (const std::size_t i : cell.contenders) {
+      const std::string why = impossible(plan.contenders[i], cell.shape);
+      if (!why.empty()) fmt::print("    {}\n", why);
+    }
   }
 }
 
