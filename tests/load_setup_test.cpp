@@ -2,7 +2,7 @@
 #include "harness/load.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
-#include "tests/loads.hpp"
+#include "tests/load_helpers.hpp"
 
 using namespace echolab::harness;
 using Kind = LoadError::Kind;

@@ -17,7 +17,7 @@
 #include "tests/bad_servers.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
-#include "tests/loads.hpp"
+#include "tests/load_helpers.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;

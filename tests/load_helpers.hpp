@@ -1,6 +1,8 @@
-// Loads on a server in this process, and servers that go wrong at a chosen byte.
+// What tests of the load generator have in common.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -9,8 +11,8 @@
 
 namespace echolab::harness {
 
-inline constexpr Nanos kAmple =
-    std::chrono::seconds(60);  // for what must happen sometime, on however slow a machine
+// For what must happen sometime, on however slow a machine.
+inline constexpr Nanos kAmple = std::chrono::seconds(60);
 // connect() has every connection echo one byte before the first request.
 inline constexpr std::uint64_t kHello = 1;
 
