@@ -129,8 +129,14 @@ class Runner {
     for (const std::size_t i : cell_->contenders) {
       if (!run_.variants[i].unavailable.empty()) continue;
       trials_[i] = std::make_unique<Trial>(plan().contenders[i], cell_->shape, options_.seed + i);
+      if (const std::string why = impossible(plan().contenders[i], cell_->shape); !why.empty()) {
+        fail(i, why);
+      }
     }
-    const StartOptions start{placement_.server, plan().threads};
+    StartOptions start;
+    start.cpus = placement_.server;
+    start.threads = plan().threads;
+    start.interrupted = Load::interrupted;
     for_living([&](std::size_t i) {
       trials_[i]->start(options_.program, start);
       run_.variants[i].features = trials_[i]->features();
@@ -252,9 +258,13 @@ class Runner {
       trials_[i].reset();
       return;
     }
-    trials_[i]->result.error = trials_[i]->explain(error);
-    progress_.say(fmt::format("{}: FAILED: {}", cell_->shape.name(), trials_[i]->result.error));
+    fail(i, trials_[i]->explain(error));
     trials_[i]->stop();
+  }
+
+  void fail(std::size_t i, const std::string& why) {
+    trials_[i]->result.error = why;
+    progress_.say(fmt::format("{}: FAILED: {}", cell_->shape.name(), why));
   }
 
   void count_slice() {
@@ -350,6 +360,12 @@ RunRecord run_bench(const BenchOptions& options, Progress& progress,
   for (const VariantRecord& v : run.variants) {
     if (v.unavailable.empty()) continue;
     progress.say(fmt::format("{}: not available here: {}", v.name, v.unavailable));
+    if (v.name == run.plan.baseline) {
+      progress.say(
+          fmt::format("{} is the baseline: there will be no ratios; name another one with "
+                      "--baseline",
+                      v.name));
+    }
   }
   const Cpus allowed = allowed_cpus();
   run.environment = environment();  // before pinning: it records where the harness may run

@@ -4,19 +4,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <csignal>
-#include <cstdio>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
 
 #include "harness/bench.hpp"
+#include "harness/client_socket.hpp"
 #include "harness/commands.hpp"
 #include "harness/files.hpp"
-#include "harness/load.hpp"
+#include "harness/output.hpp"
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
+#include "harness/signals.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 
@@ -30,9 +29,8 @@ constexpr std::size_t kQuickSize = 64;  // bytes
 // As typed; empty where not given.
 struct BenchArguments {
   std::vector<std::string> backends, connections, sizes, depths, rates, servers;
-  std::string baseline, slices, slice, threads, filter, output;
+  std::string baseline, slices, slice, threads, seed, filter, output;
   std::string place = "auto";
-  std::optional<std::uint64_t> seed;
   bool dry_run = false, quick = false;
 };
 
@@ -104,6 +102,16 @@ void require_descriptors(std::size_t needed) {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// What the kernel cannot give is known before anything is started.
+void require_connections(const std::vector<Cell>& cells) {
+  require_descriptors(descriptors_needed(cells));
+  try {
+    for (const Cell& cell : cells) require_local_ports(cell.shape.connections);
+  } catch (const LoadError& error) {
+    throw UsageError(error.what());
+  }
+}
+
 std::vector<std::string> own_command_line() {
   std::vector<std::string> out;
   std::string word;
@@ -137,34 +145,12 @@ void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
       if (options.variants[i].unavailable.empty()) names.push_back(plan.contenders[i].name);
     }
     fmt::print("  {}: {}\n", cell.shape.name(), fmt::join(names, ", "));
+    for (const std::size_t i : cell.contenders) {
+      const std::string why = impossible(plan.contenders[i], cell.shape);
+      if (!why.empty()) fmt::print("    {}\n", why);
+    }
   }
 }
-
-extern "C" void on_bench_signal(int) {
-  Load::interrupt();
-}
-
-// While this lives, Ctrl-C and SIGTERM end the run in order. Again and again, too: timeout(1)
-// signals twice, and what was measured must still be written.
-class OrderlySignals {
- public:
-  OrderlySignals() {
-    struct sigaction action {};
-    action.sa_handler = on_bench_signal;
-    ::sigaction(SIGINT, &action, &old_int_);
-    ::sigaction(SIGTERM, &action, &old_term_);
-  }
-  OrderlySignals(const OrderlySignals&) = delete;
-  OrderlySignals& operator=(const OrderlySignals&) = delete;
-  ~OrderlySignals() {
-    ::sigaction(SIGINT, &old_int_, nullptr);
-    ::sigaction(SIGTERM, &old_term_, nullptr);
-  }
-
- private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
 
 int conclude(const RunRecord& run, const RunFolder& folder, Progress& progress) {
   std::size_t rows = 0, failed = 0;
@@ -200,23 +186,23 @@ int run_bench(const BenchArguments& typed) {
   } catch (const std::invalid_argument& error) {
     throw UsageError(error.what());
   }
-  require_descriptors(descriptors_needed(cells));
+  require_connections(cells);
   options.place = typed.place == "same"    ? PlaceWish::same
                   : typed.place == "split" ? PlaceWish::split
                                            : PlaceWish::automatic;
-  options.seed = typed.seed ? *typed.seed : std::random_device{}();
+  options.seed = typed.seed.empty() ? std::random_device{}() : parse_seed(typed.seed, "--seed");
   options.command = own_command_line();
   options.program = sibling_program("echo-server");
   options.variants = resolve_variants(options.plan, options.program);
-  const std::filesystem::path path =
-      typed.output.empty() ? default_run_folder() : std::filesystem::path(typed.output);
   if (typed.dry_run) {
-    print_plan(options, cells, typed, path);
+    print_plan(options, cells, typed,
+               typed.output.empty() ? default_run_folder() : std::filesystem::path(typed.output));
     return kExitOk;
   }
 
-  RunFolder folder(path);
-  const OrderlySignals signals;
+  RunFolder folder =
+      typed.output.empty() ? RunFolder::with_default_name() : RunFolder(typed.output);
+  const OrderlySignals signals(Again::is_ignored);
   Progress progress = Progress::on_stderr();
   bool saved = true;  // what a checkpoint cannot write, the end cannot either: said once
   const RunRecord run = run_bench(options, progress, [&](const RunRecord& so_far) {
@@ -228,8 +214,7 @@ int run_bench(const BenchArguments& typed) {
       progress.say(fmt::format("harness: {}; going on, make room before the end", error.what()));
     }
   });
-  fmt::print("{}", terminal_table(run));  // first: it is there even if the disk is full
-  std::fflush(stdout);
+  show(terminal_table(run));  // first: it is there even if the disk is full; main looks at stdout
   folder.write_all(run);
   return conclude(run, folder, progress);
 }

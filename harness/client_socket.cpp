@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <system_error>
 
 #include "harness/units.hpp"
@@ -31,6 +32,18 @@ LoadError limit_error(const std::string& what, rlim_t needed) {
       fmt::format("{}: raise it with `ulimit -n {}` (as root beyond the hard limit) or a nofile "
                   "line in /etc/security/limits.conf, or use fewer connections",
                   what, needed)};
+}
+
+// How many connections to one address and port the kernel has local ports for; UINT64_MAX if it
+// does not say.
+std::uint64_t local_ports() {
+  // "32768	60999". All connections go from one address to one address and port, so each needs a
+  // local port of its own.
+  std::istringstream range(read_text("/proc/sys/net/ipv4/ip_local_port_range").value_or(""));
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+  if (!(range >> first >> last) || last < first) return UINT64_MAX;  // then connect() will tell
+  return last - first + 1;
 }
 
 }  // namespace
@@ -77,7 +90,19 @@ Endpoint parse_endpoint(const std::string& text) {
   return endpoint;
 }
 
-void allow_descriptors(unsigned connections) {
+void require_local_ports(unsigned connections) {
+  if (const std::uint64_t ports = local_ports(); connections > ports) {
+    throw LoadError(
+        LoadError::Kind::limit,
+        fmt::format(
+            "{} connections to one server need as many local ports and there are {}: widen "
+            "the range with `sysctl net.ipv4.ip_local_port_range=\"1024 65535\"` (as root), "
+            "or use fewer connections",
+            connections, ports));
+  }
+}
+
+void allow_connections(unsigned connections) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;  // then socket() will tell
   if (limit.rlim_cur < limit.rlim_max) {
@@ -91,6 +116,7 @@ void allow_descriptors(unsigned connections) {
                                   connections, needed, limit.rlim_cur),
                       needed);
   }
+  require_local_ports(connections);
 }
 
 Descriptor begin_connect(const Endpoint& endpoint, unsigned number, unsigned total) {

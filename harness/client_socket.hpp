@@ -8,9 +8,12 @@
 
 namespace echolab::harness {
 
+// Throws LoadError (limit) if the kernel has not enough local ports for so many connections to one
+// address and port.
+void require_local_ports(unsigned connections);
 // Raises the soft limit of descriptors to the hard one. Throws LoadError (limit) if `connections`
-// cannot be open beside what the process has open already.
-void allow_descriptors(unsigned connections);
+// to one server cannot be open at a time: descriptors or local ports.
+void allow_connections(unsigned connections);
 
 // How our sends are paced: not at all. A system default such as BBR costs CPU for its model of a
 // path that does not exist on loopback. Reno is in every kernel and open to every user. The servers

@@ -94,13 +94,24 @@ std::string granted(const VariantRecord& variant) {
   return names.empty() ? "none" : fmt::format("{}", fmt::join(names, " "));
 }
 
+// Whether it ever ran: only then its features are known.
+bool started(const RunRecord& run, const VariantRecord& variant) {
+  if (!variant.features.empty()) return true;
+  for (const CellRecord& cell : run.cells) {
+    for (const Result& result : cell.results) {
+      if (result.variant == variant.name && !result.slices.empty()) return true;
+    }
+  }
+  return false;
+}
+
 void compare_variants(Comparison& out, const RunRecord& a, const RunRecord& b) {
   for (const VariantRecord& in_a : a.variants) {
     for (const VariantRecord& in_b : b.variants) {
       if (in_a.name != in_b.name) continue;
       differ(out, in_a.name + ": command", in_a.command, in_b.command, true,
              "the name stands for another server");
-      if (!in_a.unavailable.empty() || !in_b.unavailable.empty()) continue;
+      if (!started(a, in_a) || !started(b, in_b)) continue;
       differ(out, in_a.name + ": granted", granted(in_a), granted(in_b), true,
              "the kernel granted other features");
     }
@@ -159,6 +170,10 @@ ComparedRow compare_row(const Result& a, const Result& b, std::optional<double> 
   };
   unfit("A", a);
   unfit("B", b);
+  if (row.unfit.empty() && !row.server_cpu_us_per_request.ratio() && !row.requests_per_s.ratio()) {
+    const bool in_a = a.summary.requests_per_s.has_value();
+    row.unfit = fmt::format("not measured in {}", in_a ? "B" : "A");
+  }
   if (limit && row.unfit.empty()) judge(row, *limit);
   return row;
 }
@@ -234,9 +249,28 @@ bool Comparison::regressed() const {
   return false;
 }
 
+std::size_t Comparison::judged() const {
+  std::size_t rows = 0;
+  for (const ComparedCell& cell : cells) {
+    rows += static_cast<std::size_t>(
+        std::count_if(cell.rows.begin(), cell.rows.end(),
+                      [](const ComparedRow& row) { return row.unfit.empty(); }));
+  }
+  return rows;
+}
+
+std::vector<std::string> Comparison::gaps() const {
+  std::vector<std::string> out;
+  if (judged() == 0) out.emplace_back("nothing was compared: no row is fit for it in both runs");
+  if (!only_a.empty()) out.push_back(fmt::format("B lacks {}", fmt::join(only_a, ", ")));
+  if (partial) out.emplace_back("an interrupted run was compared");
+  return out;
+}
+
 Comparison compare(const RunRecord& a, const RunRecord& b, std::optional<double> limit) {
   Comparison out;
   compare_circumstances(out, a, b);
+  out.partial = a.partial || b.partial;
   if (a.partial) out.remarks.emplace_back("A is partial: it was interrupted");
   if (b.partial) out.remarks.emplace_back("B is partial: it was interrupted");
   compare_cells(out, a, b, limit);
@@ -290,8 +324,9 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
       "req/s: replies per second. CPU us: server CPU per request. B/A: below 1 is less in B. "
       "- : not measured.\n";
   if (limit) {
-    out += fmt::format("{} beyond {:.4g} % in CPU per request or throughput.\n",
-                       c.regressed() ? "REGRESSION" : "No regression", *limit * 100);
+    for (const std::string& gap : c.gaps()) out += fmt::format("INCOMPLETE: {}\n", gap);
+    out += fmt::format("{} beyond {:.4g} % in CPU per request or throughput, of {} rows judged.\n",
+                       c.regressed() ? "REGRESSION" : "No regression", *limit * 100, c.judged());
   }
   return out;
 }
@@ -329,6 +364,8 @@ nlohmann::ordered_json to_json(const Comparison& c, const std::string& name_a,
           {"b", name_b},
           {"fail_on_percent", limit ? Json(*limit * 100) : Json(nullptr)},
           {"regressed", limit && c.regressed()},
+          {"rows_judged", c.judged()},
+          {"gaps", c.gaps()},
           {"other_machine", c.other_machine},
           {"remarks", c.remarks},
           {"differences", std::move(differences)},

@@ -38,6 +38,7 @@ struct ComparedCell {
 
 struct Comparison {
   std::vector<Difference> differences;  // the machine's first, then doubtful ones, then notes
+  bool partial = false;                 // A or B was interrupted
   bool other_machine = false;           // A and B do not come from the same kind of machine
   std::vector<std::string> remarks;     // partial and quick runs
   std::vector<ComparedCell> cells;
@@ -46,6 +47,10 @@ struct Comparison {
 
   // A row got worse beyond the limit, or failed in B only.
   [[nodiscard]] bool regressed() const;
+  [[nodiscard]] std::size_t judged() const;  // rows that could have shown it
+  // Why "no regression" would be said of less than A has: a run was interrupted, B lacks rows, no
+  // row could be judged. Each is a line; none if all is there.
+  [[nodiscard]] std::vector<std::string> gaps() const;
 };
 
 // `limit`: the share (0.05) beyond which more CPU per request or less throughput is a regression;

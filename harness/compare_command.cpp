@@ -50,7 +50,9 @@ int run_compare(const CompareArguments& typed) {
   } else {
     fmt::print("{}", to_text(comparison, typed.a, typed.b, limit));
   }
-  return limit && comparison.regressed() ? kExitFailed : kExitOk;
+  // What was not compared has not passed.
+  const bool passed = !comparison.regressed() && comparison.gaps().empty();
+  return !limit || passed ? kExitOk : kExitFailed;
 }
 
 }  // namespace
@@ -64,7 +66,7 @@ void add_compare(CLI::App& app, Chosen& chosen) {
   compare->add_option("B", t.b, "another: what is compared with it")->required();
   compare->add_option("--fail-on", t.fail_on,
                       "exit 1 if a row got worse by more than this, such as 5%, in CPU per request "
-                      "or throughput");
+                      "or throughput, or if rows of A could not be compared");
   compare->add_flag("--json", t.json, "print one JSON document (schema echolab.compare)");
   compare->callback([typed, &chosen] { chosen = [typed] { return run_compare(*typed); }; });
 }

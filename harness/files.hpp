@@ -1,4 +1,4 @@
-// A descriptor that closes itself, and small files read whole.
+// A descriptor that closes itself, and small files read and written whole.
 #pragma once
 
 #include <fcntl.h>
@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace echolab::harness {
@@ -54,6 +55,17 @@ inline std::optional<std::string> read_text(const std::string& path) {
     text.append(chunk, static_cast<std::size_t>(n));
   }
   return text;
+}
+
+// All of it. False: errno says why.
+inline bool write_text(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return true;
 }
 
 }  // namespace echolab::harness

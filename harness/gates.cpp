@@ -182,7 +182,7 @@ void judge_result(Result& result, const CellShape& shape, const Plan& plan,
   if (result.summary.achieved_share) {
     const double share = *result.summary.achieved_share;
     whole("keeps_up", kAchievedLimit, share, share >= kAchievedLimit,
-          fmt::format("answered {:.1f} % of the offered rate", share * 100));
+          fmt::format("kept up with {:.1f} % of the offered rate", share * 100));
   }
   if (result.window.counters) {
     const auto found = result.window.counters->find("cq_overflows");

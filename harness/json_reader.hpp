@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -118,5 +119,15 @@ class JsonReader {
   const nlohmann::json* value_;
   std::string path_;
 };
+
+// A name that is there twice would count twice, or stand for two things.
+template <class List, class NameOf>
+void refuse_twins(const JsonReader& in, const List& list, NameOf name_of) {
+  std::set<std::string> seen;
+  for (const auto& item : list) {
+    const std::string name = name_of(item);
+    if (!seen.insert(name).second) in.fail(fmt::format("'{}' is there twice", name));
+  }
+}
 
 }  // namespace echolab::harness

@@ -361,7 +361,8 @@ std::string Load::Impl::name(const Connection& c) const {
 }
 
 std::string Load::Impl::state(const Connection& c) const {
-  if (c.goal == 0) return "it had no request yet";
+  if (setup_state) return setup_state(c);
+  if (c.goal == 0) return "no request had been sent on it yet";
   if (c.rx == c.begun()) return "no request was unanswered on it";
   return fmt::format("request {}: {} of {} bytes of the reply received", c.rx + 1, c.rx_offset,
                      shape.size);

@@ -2,24 +2,27 @@
 //
 // --json prints one document, schema echolab.load version 1; results/README.md describes its
 // fields.
-#include <fmt/core.h>
-#include <unistd.h>
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <csignal>
-#include <cstdio>
-#include <fstream>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <sstream>
 #include <string>
 
+#include "harness/client_socket.hpp"
 #include "harness/commands.hpp"
+#include "harness/files.hpp"
 #include "harness/histogram.hpp"
 #include "harness/load.hpp"
+#include "harness/output.hpp"
 #include "harness/progress.hpp"
+#include "harness/signals.hpp"
 #include "harness/units.hpp"
 
 namespace echolab::harness {
@@ -44,10 +47,10 @@ struct Options {
   std::string depth;
   std::string duration = "10s";
   std::string rate;
-  std::string arrivals = "poisson";
+  std::string arrivals;
   std::string patience = "10s";
   std::string hgrm;
-  std::optional<std::uint64_t> seed;
+  std::string seed;
   bool json = false;
 };
 
@@ -65,6 +68,7 @@ struct Outcome {
   Histogram latency;
   std::optional<Histogram> raw;  // open loop
   std::string failure;           // the line of the error that ended the run, if any
+  std::string nothing;           // why a run that went well has no numbers, if it has none
   bool interrupted = false;
 
   [[nodiscard]] bool partial() const { return interrupted || !failure.empty(); }
@@ -103,41 +107,23 @@ Setup setup_of(const Options& o) {
   }
   shape.depth = shape.rate > 0 ? kOpenLoopDepth : 1;
   if (!o.depth.empty()) shape.depth = small(parse_count(o.depth, "--depth"), "--depth", kMaxDepth);
+  if (!o.arrivals.empty() && o.rate.empty()) {
+    throw UsageError("--arrivals is for the open loop: give a --rate with it");
+  }
   shape.arrivals = o.arrivals == "constant" ? Arrivals::constant : Arrivals::poisson;
   setup.duration = parse_duration(o.duration, "--duration");
   setup.warm_up = std::min(
       kLongestWarmUp,
       Nanos(static_cast<Nanos::rep>(kWarmUpShare * static_cast<double>(setup.duration.count()))));
-  setup.seed = o.seed ? *o.seed : std::random_device{}();
+  setup.seed = o.seed.empty() ? std::random_device{}() : parse_seed(o.seed, "--seed");
   setup.endpoint = parse_endpoint(o.connect);
+  try {
+    allow_connections(shape.connections);
+  } catch (const LoadError& error) {
+    throw UsageError(error.what());  // known before anything is tried
+  }
   return setup;
 }
-
-extern "C" void on_signal(int) {
-  Load::interrupt();
-}
-
-// Ctrl-C and SIGTERM end the run in order while this lives; a second one ends the process.
-class Signals {
- public:
-  Signals() {
-    struct sigaction action {};
-    action.sa_handler = on_signal;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    ::sigaction(SIGINT, &action, &old_int_);
-    ::sigaction(SIGTERM, &action, &old_term_);
-  }
-  Signals(const Signals&) = delete;
-  Signals& operator=(const Signals&) = delete;
-  ~Signals() {
-    ::sigaction(SIGINT, &old_int_, nullptr);
-    ::sigaction(SIGTERM, &old_term_, nullptr);
-  }
-
- private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
 
 Outcome measure(const Setup& setup, Nanos patience) {
   const double warm_up_s = seconds(setup.warm_up);
@@ -172,6 +158,13 @@ Outcome measure(const Setup& setup, Nanos patience) {
   }
   if (outcome.started) outcome.slice = load.partial();
   outcome.interrupted = Load::interrupted();
+  const bool measured = outcome.started && !outcome.partial();
+  if (measured && setup.shape.rate > 0 && outcome.slice.due == 0) {
+    outcome.nothing = fmt::format(
+        "nothing was measured: no request was due in {} at {:.6g} requests/s; use a longer "
+        "--duration or a higher --rate",
+        format_duration(setup.duration), setup.shape.rate);
+  }
   return outcome;
 }
 
@@ -190,7 +183,7 @@ nlohmann::ordered_json latency_json(const Histogram& h) {
   return j;
 }
 
-void print_json(const Setup& setup, const Outcome& outcome) {
+std::string json_text(const Setup& setup, const Outcome& outcome) {
   const Slice& s = outcome.slice;
   const Shape& shape = setup.shape;
   const auto requests = static_cast<double>(s.requests);
@@ -202,8 +195,8 @@ void print_json(const Setup& setup, const Outcome& outcome) {
   j["schema"] = "echolab.load";
   j["version"] = kLoadVersion;
   j["partial"] = outcome.partial();
-  j["error"] =
-      outcome.failure.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(outcome.failure);
+  const std::string& error = outcome.failure.empty() ? outcome.nothing : outcome.failure;
+  j["error"] = error.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(error);
   j["server"] = setup.endpoint.text;
   j["connections"] = shape.connections;
   j["size_bytes"] = shape.size;
@@ -214,12 +207,13 @@ void print_json(const Setup& setup, const Outcome& outcome) {
   j["warm_up_s"] = seconds(setup.warm_up);
   j["elapsed_s"] = seconds(s.elapsed);
   j["requests"] = s.requests;
-  j["requests_per_s"] = over(requests, seconds(s.elapsed));
-  j["mb_per_s"] = over(requests * static_cast<double>(shape.size) / 1e6, seconds(s.elapsed));
+  j["requests_per_s"] = or_null(any, over(requests, seconds(s.elapsed)));
+  j["mb_per_s"] =
+      or_null(any, over(requests * static_cast<double>(shape.size) / 1e6, seconds(s.elapsed)));
   j["latency"] = latency_json(outcome.latency);
   j["client_cpu_us_per_request"] =
       or_null(any, over(us(static_cast<double>(s.client_cpu.count())), requests));
-  j["inflight_mean"] = s.inflight_mean;
+  j["inflight_mean"] = or_null(any, s.inflight_mean);
   if (outcome.raw) {
     j["open_loop"] = {
         {"arrivals", shape.arrivals == Arrivals::poisson ? "poisson" : "constant"},
@@ -231,86 +225,121 @@ void print_json(const Setup& setup, const Outcome& outcome) {
   } else {
     j["open_loop"] = nullptr;
   }
-  fmt::print("{}\n", j.dump(2));
+  return j.dump(2) + "\n";
 }
 
-void print_latency(const char* label, const Histogram& h) {
+std::string latency_line(const char* label, const Histogram& h) {
   const auto cell = [](std::optional<double> ns) {
     return ns ? fmt::format("{:>10.1f}", us(*ns)) : fmt::format("{:>10}", "-");
   };
   const auto present = [&](double ns) {
     return h.count() > 0 ? std::optional<double>(ns) : std::nullopt;
   };
-  fmt::print("{:<14}{}{}", label, cell(present(static_cast<double>(h.min()))),
-             cell(present(h.mean())));
+  std::string line = fmt::format("{:<14}{}{}", label, cell(present(static_cast<double>(h.min()))),
+                                 cell(present(h.mean())));
   for (const auto& [name, q] : kQuantiles) {
     const auto value = h.supported_quantile(q);
-    fmt::print("{}",
-               cell(value ? std::optional<double>(static_cast<double>(*value)) : std::nullopt));
+    line += cell(value ? std::optional<double>(static_cast<double>(*value)) : std::nullopt);
   }
-  fmt::print("{}\n", cell(present(static_cast<double>(h.max()))));
+  return line + cell(present(static_cast<double>(h.max()))) + "\n";
 }
 
-void print_table(const Setup& setup, const Outcome& outcome) {
+// "-" where there is no number: never a zero for what was not measured.
+std::string number(bool known, double value, int digits) {
+  return known ? fmt::format("{:.{}f}", value, digits) : "-";
+}
+
+std::string table_text(const Setup& setup, const Outcome& outcome) {
   const Slice& s = outcome.slice;
   const Shape& shape = setup.shape;
   const auto requests = static_cast<double>(s.requests);
+  const bool any = s.requests > 0;
   const std::string loop =
       shape.rate > 0 ? fmt::format("open loop at {} requests/s ({})", format_count(shape.rate),
                                    shape.arrivals == Arrivals::poisson ? "poisson" : "constant")
                      : std::string("closed loop");
-  fmt::print("{}: {} connections x {}, depth {}, {}, {} (and {} of warm-up, discarded), seed {}\n",
-             setup.endpoint.text, shape.connections, format_size(shape.size), shape.depth, loop,
-             format_duration(setup.duration), format_duration(setup.warm_up), setup.seed);
+  std::string out = fmt::format(
+      "{}: {} connections x {}, depth {}, {}, {} (and {} of warm-up, discarded), seed {}\n",
+      setup.endpoint.text, shape.connections, format_size(shape.size), shape.depth, loop,
+      format_duration(setup.duration), format_duration(setup.warm_up), setup.seed);
   if (outcome.partial()) {
-    fmt::print("partial       {}\n", outcome.failure.empty() ? "interrupted" : "the run failed");
+    out += fmt::format("partial       {}\n",
+                       outcome.failure.empty() ? "interrupted" : "the run failed");
   }
-  fmt::print("requests      {} in {:.3f} s, every byte verified\n", s.requests, seconds(s.elapsed));
-  fmt::print("throughput    {:.0f} requests/s, {:.2f} MB/s of payload one way\n",
-             over(requests, seconds(s.elapsed)),
-             over(requests * static_cast<double>(shape.size) / 1e6, seconds(s.elapsed)));
+  out += fmt::format("requests      {} in {:.3f} s{}\n", s.requests, seconds(s.elapsed),
+                     any ? ", every byte verified" : "");
+  out += fmt::format(
+      "throughput    {} requests/s, {} MB/s of payload one way\n",
+      number(any, over(requests, seconds(s.elapsed)), 0),
+      number(any, over(requests * static_cast<double>(shape.size) / 1e6, seconds(s.elapsed)), 2));
   if (shape.rate > 0) {
-    fmt::print("offered       {} due, {} skipped (depth reached), {:.2f} % achieved\n", s.due,
-               s.skipped, 100 * over(requests, static_cast<double>(s.due)));
+    out += fmt::format("offered       {} due, {} skipped (depth reached), {} % achieved\n", s.due,
+                       s.skipped,
+                       number(s.due > 0, 100 * over(requests, static_cast<double>(s.due)), 2));
   }
-  fmt::print("{:<14}{:>10}{:>10}", "latency, us", "min", "mean");
-  for (const auto& [name, q] : kQuantiles) fmt::print("{:>10}", name);
-  fmt::print("{:>10}\n", "max");
+  out += fmt::format("{:<14}{:>10}{:>10}", "latency, us", "min", "mean");
+  for (const auto& [name, q] : kQuantiles) out += fmt::format("{:>10}", name);
+  out += fmt::format("{:>10}\n", "max");
   if (outcome.raw) {
-    print_latency("  when due", outcome.latency);
-    print_latency("  when sent", *outcome.raw);
+    out += latency_line("  when due", outcome.latency);
+    out += latency_line("  when sent", *outcome.raw);
   } else {
-    print_latency("", outcome.latency);
+    out += latency_line("", outcome.latency);
   }
-  fmt::print("client CPU    {:.3f} us/request\n",
-             over(us(static_cast<double>(s.client_cpu.count())), requests));
+  return out +
+         fmt::format("client CPU    {} us/request\n",
+                     number(any, over(us(static_cast<double>(s.client_cpu.count())), requests), 3));
 }
+
+// For the distribution. Throws std::runtime_error, one line.
+class HgrmFile {
+ public:
+  // Proves that the file can be written, before a run whose results must not be lost for a wrong
+  // path. What is in it stays until write().
+  explicit HgrmFile(std::string path) : path_(std::move(path)) {
+    if (!path_.empty()) open(O_APPEND).reset();
+  }
+  void write(const Histogram& latency) const {
+    if (path_.empty()) return;
+    std::ostringstream text;
+    latency.write_hgrm(text);
+    if (!write_text(open(O_TRUNC).get(), text.str())) fail();
+  }
+
+ private:
+  [[nodiscard]] Descriptor open(int how) const {
+    Descriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0644));
+    if (!file) fail();
+    return file;
+  }
+  [[noreturn]] void fail() const {
+    throw std::runtime_error(fmt::format("cannot write '{}': {}", path_, std::strerror(errno)));
+  }
+
+  std::string path_;
+};
 
 int run_load(const Options& options) {
   const Setup setup = setup_of(options);
   const Nanos patience = parse_duration(options.patience, "--patience");
-  const auto check = [&](const std::ofstream& file) {
-    if (!file) throw std::runtime_error(fmt::format("cannot write '{}'", options.hgrm));
-  };
-  // Before the run, whose results must not be lost for a wrong path; what is in the file stays.
-  if (!options.hgrm.empty()) check(std::ofstream(options.hgrm, std::ios::app));
-  const Signals signals;
+  const HgrmFile hgrm(options.hgrm);
+  const OrderlySignals signals(Again::kills);
   const Outcome outcome = measure(setup, patience);
 
   if (options.json) {
-    print_json(setup, outcome);
+    show(json_text(setup, outcome));
   } else if (outcome.started) {
-    print_table(setup, outcome);
+    show(table_text(setup, outcome));
   }
-  if (!outcome.failure.empty()) fmt::print(stderr, "harness: {}\n", outcome.failure);
-  if (!options.hgrm.empty() && outcome.started) {
-    std::ofstream hgrm(options.hgrm);
-    outcome.latency.write_hgrm(hgrm);
-    hgrm.close();
-    check(hgrm);
+  if (!outcome.failure.empty()) tell(fmt::format("harness: {}\n", outcome.failure));
+  if (!outcome.nothing.empty()) tell(fmt::format("harness: {}\n", outcome.nothing));
+  if (outcome.interrupted) {
+    tell(outcome.started ? "harness: interrupted; what was measured until then is shown\n"
+                         : "harness: interrupted before anything was measured\n");
   }
+  if (outcome.started) hgrm.write(outcome.latency);
   if (outcome.interrupted) return kExitInterrupted;
-  return outcome.failure.empty() ? kExitOk : kExitFailed;
+  return outcome.failure.empty() && outcome.nothing.empty() ? kExitOk : kExitFailed;
 }
 
 }  // namespace
@@ -332,9 +361,8 @@ void add_load(CLI::App& app, Chosen& chosen) {
   load->add_option(
       "--rate", o.rate,
       "open loop: requests/s over all connections, such as 50k; closed loop if absent");
-  load->add_option("--arrivals", o.arrivals, "open loop: when requests are due")
-      ->check(CLI::IsMember({"poisson", "constant"}))
-      ->capture_default_str();
+  load->add_option("--arrivals", o.arrivals, "open loop: when requests are due [poisson]")
+      ->check(CLI::IsMember({"poisson", "constant"}));
   load->add_option("--patience", o.patience, "the longest silence of the server before giving up")
       ->capture_default_str();
   load->add_option("--seed", o.seed, "of arrivals and bytes; random unless given");

@@ -86,6 +86,9 @@ struct Load::Impl {
   std::unique_ptr<std::byte[]> out = std::make_unique_for_overwrite<std::byte[]>(kBuffer);
   std::uint64_t patience;  // ns
   std::function<void(Nanos, std::uint64_t)> progress;
+  // While connecting and verifying: how far a connection is, for an error line. Refers to what is
+  // local there; after an error nothing asks for it.
+  std::function<std::string(const Connection&)> setup_state;
   bool millisecond_sleeps = false;  // the kernel has no epoll_pwait2
   std::size_t ramp_next = 0;        // closed loop: the connection to start next, for ever
 

@@ -47,7 +47,7 @@ struct Verification {
 
 void Load::Impl::connect(Nanos timeout, unsigned up_to) {
   if (connected == 0) {
-    allow_descriptors(shape.connections);
+    allow_connections(shape.connections);
     epoll = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll) throw std::system_error(errno, std::generic_category(), "epoll_create1");
     connections = std::vector<Connection>(shape.connections);
@@ -56,6 +56,11 @@ void Load::Impl::connect(Nanos timeout, unsigned up_to) {
   enum class Stage : std::uint8_t { connecting, greeted, ready };
   std::vector<Stage> stages(shape.connections, Stage::connecting);
   std::fill_n(stages.begin(), connected, Stage::ready);
+  setup_state = [&](const Connection& c) -> std::string {
+    const Stage stage = stages[static_cast<std::size_t>(&c - connections.data())];
+    return stage == Stage::ready ? "it had echoed its first byte, and others were being connected"
+                                 : "its first byte was sent and not echoed";
+  };
   std::uint64_t deadline = now_ns() + static_cast<std::uint64_t>(timeout.count());
   unsigned begun = connected;
   unsigned& ready = connected;
@@ -103,6 +108,7 @@ void Load::Impl::connect(Nanos timeout, unsigned up_to) {
                       endpoint.text, ready, shape.connections, format_duration(timeout)));
     }
   }
+  setup_state = nullptr;
 }
 
 void Load::Impl::verify(unsigned at_most) {
@@ -140,6 +146,12 @@ void Load::Impl::verify(unsigned at_most) {
     }
   };
 
+  setup_state = [&](const Connection& c) -> std::string {
+    const auto number = static_cast<std::size_t>(&c - connections.data());
+    if (number >= all.size()) return "others were being verified";
+    return fmt::format("in the verification, {} of {} bytes echoed", all[number].received,
+                       all[number].sent);
+  };
   silent_since = now_ns();
   for (std::size_t i = 0; i < all.size(); ++i) write_on(connections[i], all[i]);
   while (done < all.size()) {
@@ -166,6 +178,7 @@ void Load::Impl::verify(unsigned at_most) {
                       format_duration(Nanos(silence)), open->received, open->sent));
     }
   }
+  setup_state = nullptr;
 }
 
 }  // namespace echolab::harness

@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <regex>
 #include <set>
 #include <stdexcept>
+#include <string_view>
+
+#include "harness/units.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -53,6 +57,20 @@ void check(const Plan& plan) {
   if (plan.slice < kMinSlice || plan.slice > kMaxSlice) {
     throw std::invalid_argument("slice: a slice lasts between 1ms and 10s");
   }
+  for (const double rate : plan.rates) {
+    const double slice_s = std::chrono::duration<double>(plan.slice).count();
+    if (rate == 0 || rate * slice_s >= kMinDuePerSlice) continue;
+    const auto needed = std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(kMinDuePerSlice / rate));
+    const std::string longer =
+        needed <= kMaxSlice ? fmt::format("a --slice of {} ms or more, or ", needed.count()) : "";
+    throw std::invalid_argument(
+        fmt::format("rates: {}/s in slices of {} is {:.2g} requests a slice, fewer than {} leave "
+                    "many empty: use "
+                    "{}a rate of {:.4g}/s or more",
+                    rate, format_duration(plan.slice), rate * slice_s, kMinDuePerSlice, longer,
+                    std::ceil(kMinDuePerSlice / slice_s)));
+  }
   if (plan.threads < 1) throw std::invalid_argument("threads: at least 1");
   if (plan.contenders.empty()) throw std::invalid_argument("no backends and no servers given");
   std::set<std::string> names, stems;
@@ -82,6 +100,20 @@ void check(const Plan& plan) {
 std::string CellShape::name() const {
   if (rate > 0) return fmt::format("c{}/s{}/r{}", connections, size, rate);
   return fmt::format("c{}/s{}/d{}", connections, size, depth);
+}
+
+std::string impossible(const Contender& contender, const CellShape& shape) {
+  constexpr std::string_view kPool = "threads:pool=";
+  if (contender.foreign() || !contender.name.starts_with(kPool)) return "";
+  const std::string_view digits = std::string_view(contender.name).substr(kPool.size());
+  unsigned workers = 0;
+  const auto [rest, error] = std::from_chars(digits.data(), digits.data() + digits.size(), workers);
+  if (error != std::errc() || rest != digits.data() + digits.size()) return "";
+  if (shape.connections <= workers) return "";
+  return fmt::format(
+      "{}: cannot serve {} connections at a time: it has {} workers, each of which serves one "
+      "until it ends; not started",
+      contender.name, shape.connections, workers);
 }
 
 std::string file_stem(const std::string& variant, const CellShape& shape) {

@@ -41,6 +41,10 @@ inline constexpr unsigned kMaxSlices = 100'000;                       // per con
 inline constexpr std::chrono::nanoseconds kMinSlice{1'000'000};       // 1 ms: a few requests
 inline constexpr std::chrono::nanoseconds kMaxSlice{10'000'000'000};  // 10 s: no longer interleaved
 
+// Open loop: with fewer requests due in a slice on average, too many have none by chance (5: 0.7 %
+// of them, e^-5).
+inline constexpr double kMinDuePerSlice = 5;
+
 struct Plan {
   std::vector<Contender> contenders;
   std::string baseline = "epoll";
@@ -58,9 +62,15 @@ struct Plan {
   // The cells in the order in which they run; open loop has no depths. A cell in which the filter
   // matches anything keeps its baseline as well, without which it would have no ratios. Throws
   // std::invalid_argument, one line: an empty or doubled list, a value out of range, a bad
-  // expression, a baseline that is not among the contenders, a filter that matches nothing.
+  // expression, a baseline that is not among the contenders, a filter that matches nothing, a rate
+  // that leaves most slices empty.
   [[nodiscard]] std::vector<Cell> expand() const;
 };
+
+// Why a server cannot serve a cell, known without starting it; empty if nothing is known against
+// it. A worker of threads:pool=N has one connection until it ends, so that any connection beyond N
+// would wait for ever.
+std::string impossible(const Contender&, const CellShape&);
 
 // "epoll:lt" in "c64/s64/d1" -> "epoll-lt-c64-s64-d1": what is safe in a file name on any system.
 std::string file_stem(const std::string& variant, const CellShape&);

@@ -31,6 +31,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kStderrKept = 8 * 1024;  // bytes; the last lines, for an error message
 constexpr std::size_t kStdoutKept = 4 * 1024;  // bytes; the port is in the first line
 constexpr Millis kPollStep{1};                 // between looks at a file or table
+constexpr Millis kLook{50};                    // how soon an interrupt of a start is seen
 constexpr Millis kDestructorGrace{500};        // nobody waits for the counters any more
 constexpr Millis kKillPatience{5'000};         // a killed process may be in a page fault
 constexpr Millis kListTimeout{10'000};         // for `--list`, which probes the kernel
@@ -196,12 +197,23 @@ struct Server::Impl {
                                                     name, ending->line)));
   }
 
-  void await_port_line(Millis timeout) {
+  void check_interrupt(const StartOptions& options) const {
+    if (!options.interrupted || !options.interrupted()) return;
+    throw ServerError(ServerError::Kind::interrupted,
+                      fmt::format("{}: interrupted before the server listened", name));
+  }
+
+  void await_port_line(const StartOptions& options) {
+    const Millis timeout = options.timeout;
+    const auto deadline = Clock::now() + timeout;
     std::string line;
     {
       std::unique_lock lock(mutex);
-      heard.wait_until(lock, Clock::now() + timeout,
-                       [this] { return out.find('\n') != std::string::npos || !reading; });
+      const auto enough = [this] { return out.find('\n') != std::string::npos || !reading; };
+      while (!enough() && Clock::now() < deadline) {
+        heard.wait_until(lock, std::min(deadline, Clock::now() + kLook), enough);
+        check_interrupt(options);
+      }
       const std::size_t end = out.find('\n');
       if (end != std::string::npos) {
         line = out.substr(0, end);
@@ -222,11 +234,13 @@ struct Server::Impl {
     }
   }
 
-  void await_listening(Millis timeout) {
+  void await_listening(const StartOptions& options) {
+    const Millis timeout = options.timeout;
     const auto deadline = Clock::now() + timeout;
     bool foreign = false;
     while (Clock::now() < deadline) {
       if (ended(child.pidfd)) throw_not_started();
+      check_interrupt(options);
       const std::vector<std::uint64_t> sockets = listeners(port);
       if (!sockets.empty()) {
         accounting->refresh();
@@ -274,7 +288,7 @@ Server Server::start_own(const std::string& program, const std::string& spec,
   impl->start({program, "--backend", spec, "--listen", "127.0.0.1:0", "--threads",
                std::to_string(options.threads), "--stats-json", impl->stats_path()},
               options.cpus);
-  impl->await_port_line(options.timeout);
+  impl->await_port_line(options);
   impl->accounting->refresh();
   return Server(std::move(impl));
 }
@@ -294,7 +308,7 @@ Server Server::start_foreign(const std::string& name, const std::string& command
     line.replace(at, kPlace.size(), port);
   }
   impl->start({"/bin/sh", "-c", line}, options.cpus);
-  impl->await_listening(options.timeout);
+  impl->await_listening(options);
   return Server(std::move(impl));
 }
 

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -34,6 +35,7 @@ struct ServerError : std::runtime_error {
     unavailable,  // our own server says that the backend cannot run here
     died,         // ended although nobody asked it to
     stats,        // did not write its counters in time, or not as agreed
+    interrupted,  // StartOptions::interrupted said so before it listened
   };
   ServerError(Kind k, const std::string& line) : std::runtime_error(line), kind(k) {}
   Kind kind;
@@ -43,6 +45,7 @@ struct StartOptions {
   Cpus cpus;               // all threads of the server; empty: wherever the harness may run
   unsigned threads = 1;    // own servers: loops
   Millis timeout{10'000};  // until it listens; a loaded machine may need seconds to load libraries
+  std::function<bool()> interrupted;  // asked while waiting for that, if given: true gives up
 };
 
 // How a server ended, with what the kernel counted over its whole life and that of the children it

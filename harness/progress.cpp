@@ -1,14 +1,14 @@
 #include "harness/progress.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 
+#include "harness/output.hpp"
 #include "harness/units.hpp"
 
 namespace echolab::harness {
@@ -37,13 +37,13 @@ Progress Progress::on_stderr() {
 
 void Progress::say(const std::string& line) {
   clear();
-  fmt::print(stderr, "{}\n", line);
+  tell(line + "\n");
 }
 
 void Progress::step(const std::string& what, double done, double total) {
   if (terminal_) return draw(what, done, total);
-  fmt::print(stderr, "[{:3.0f} %{}] {}\n", std::floor(100 * done / total), remaining(done, total),
-             what);
+  tell(fmt::format("[{:3.0f} %{}] {}\n", std::floor(100 * done / total), remaining(done, total),
+                   what));
 }
 
 void Progress::update(const std::string& what, double done, double total) {
@@ -53,8 +53,7 @@ void Progress::update(const std::string& what, double done, double total) {
 
 void Progress::clear() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  tell("\r\x1b[K");
   drawn_ = false;
 }
 
@@ -72,8 +71,7 @@ void Progress::draw(const std::string& what, double done, double total) {
   line.resize(std::min(line.size(), terminal_width() - 1));
   const char* dim = colour_ ? "\x1b[2m" : "";
   const char* plain = colour_ ? "\x1b[0m" : "";
-  fmt::print(stderr, "\r\x1b[K{}{}{}", dim, line, plain);
-  std::fflush(stderr);
+  tell(fmt::format("\r\x1b[K{}{}{}", dim, line, plain));
   drawn_ = true;
   last_drawn_ = Clock::now();
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include <cerrno>
 #include <cstring>
@@ -9,6 +10,8 @@
 #include <fstream>
 #include <iterator>
 #include <sstream>
+#include <system_error>
+#include <vector>
 
 #include "harness/files.hpp"
 #include "harness/table.hpp"
@@ -50,36 +53,55 @@ class Temporary {
 void write_file(const fs::path& path, const std::string& text, bool synced) {
   const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!file) fail(path, std::strerror(errno));
-  std::size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t n = ::write(file.get(), text.data() + written, text.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path, std::strerror(errno));
-    written += static_cast<std::size_t>(n);
-  }
+  if (!write_text(file.get(), text)) fail(path, std::strerror(errno));
   if (synced && ::fsync(file.get()) != 0) fail(path, std::strerror(errno));
 }
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path path) : path_(std::move(path)) {
+RunFolder::RunFolder(fs::path path) : RunFolder(std::move(path), false) {
+}
+
+RunFolder::RunFolder(fs::path path, bool created) : path_(std::move(path)), created_(created) {
   std::error_code code;
+  created_ = fs::create_directories(path_, code) || created_;
+  if (code) fail(path_, code.message());
+  // The kernel gives the claim back when this process ends, however it does. A file system without
+  // locks (then it is not EWOULDBLOCK) cannot tell two runs apart.
+  claim_ = Descriptor(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!claim_) fail(path_, std::strerror(errno));
+  if (::flock(claim_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    throw FolderError(fmt::format(
+        "{} is being filled by another run; choose another folder with -o", path_.string()));
+  }
   if (fs::exists(path_ / "run.json", code)) {
     throw FolderError(
         fmt::format("{} already holds a run; choose another folder with -o", path_.string()));
   }
-  created_ = fs::create_directories(path_, code);
-  if (code) fail(path_, code.message());
   const Temporary probe(path_ / ".write-test");
   write_file(probe.path(), "x", true);
 }
 
+RunFolder RunFolder::with_default_name() {
+  const fs::path base = default_run_folder();
+  std::error_code code;
+  fs::create_directories(base.parent_path(), code);
+  if (code) fail(base.parent_path(), code.message());
+  fs::path path = base;
+  for (unsigned n = 2; !fs::create_directory(path, code); ++n) {
+    if (code && code != std::errc::file_exists) fail(path, code.message());
+    path = base.string() + fmt::format("-{}", n);
+  }
+  return {path, true};
+}
+
 RunFolder::~RunFolder() {
   std::error_code ignored;
-  if (created_) fs::remove(path_, ignored);  // only removes it if it is empty
+  if (created_ && !used_) fs::remove(path_, ignored);  // only removes it if it is empty
 }
 
 void RunFolder::write(const fs::path& name, const std::string& text, bool synced) {
+  used_ = true;
   const fs::path path = path_ / name;
   std::error_code code;
   fs::create_directories(path.parent_path(), code);
@@ -89,9 +111,12 @@ void RunFolder::write(const fs::path& name, const std::string& text, bool synced
   temporary.become(path);
 }
 
-void RunFolder::write_all(const RunRecord& run) {
-  write_run(run);
-  write("table.md", markdown_table(run), false);  // the rest could be made again from run.json
+void RunFolder::write_run(const RunRecord& run) {
+  write("run.json", to_text(run), true);
+  kept_cells_ = run.cells.size();
+}
+
+void RunFolder::write_histograms(const RunRecord& run) {
   for (const CellRecord& cell : run.cells) {
     for (const Result& result : cell.results) {
       if (result.latency.count() == 0) continue;
@@ -105,6 +130,36 @@ void RunFolder::write_all(const RunRecord& run) {
       write(stem + "-raw.hgrm", raw.str(), false);
     }
   }
+}
+
+void RunFolder::write_all(const RunRecord& run) {
+  std::string first_error;
+  std::vector<std::string> kept;
+  const auto attempt = [&](const auto& step) {
+    try {
+      step();
+      return true;
+    } catch (const FolderError& error) {
+      if (first_error.empty()) first_error = error.what();
+      return false;
+    }
+  };
+  // The table is what most want and the smallest. Only run.json must be on the disk itself: the
+  // rest could be made again from it.
+  if (attempt([&] { write("table.md", markdown_table(run), false); }))
+    kept.emplace_back("table.md");
+  if (attempt([&] { write_run(run); })) {
+    kept.emplace_back("run.json");
+  } else if (kept_cells_ > 0) {
+    kept.push_back(
+        fmt::format("run.json with {} of {} cells, marked partial", kept_cells_, run.cells.size()));
+  }
+  if (first_error.empty()) attempt([&] { write_histograms(run); });
+  if (first_error.empty()) return;
+  throw FolderError(fmt::format(
+      "{}; {}", first_error,
+      kept.empty() ? "nothing is kept but what was shown"
+                   : fmt::format("kept in {}: {}", path_.string(), fmt::join(kept, ", "))));
 }
 
 fs::path default_run_folder() {
@@ -128,8 +183,13 @@ RunRecord read_run(const fs::path& given) {
   try {
     document = nlohmann::json::parse(text);
   } catch (const nlohmann::json::parse_error& bad) {
-    throw error(fmt::format("not JSON: it breaks at byte {} of {}; was it cut off? Measure again",
-                            bad.byte, text.size()));
+    // The parser counts from 1, and the end of the text as one byte more.
+    throw error(bad.byte > text.size()
+                    ? fmt::format("not JSON: it ends after {} bytes; was it cut off? Measure again",
+                                  text.size())
+                    : fmt::format("not JSON: it breaks at byte {} of {}; was it cut off? Measure "
+                                  "again",
+                                  bad.byte, text.size()));
   }
   try {
     return run_from_json(document);

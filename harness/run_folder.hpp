@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "harness/files.hpp"
 #include "harness/run_record.hpp"
 
 namespace echolab::harness {
@@ -17,27 +18,36 @@ struct FolderError : std::runtime_error {
 
 class RunFolder {
  public:
-  // Creates the folder and proves that it can be written to, before anything is measured. Throws
-  // FolderError, also if it already holds a run.
+  // Creates the folder, claims it and proves that it can be written to, before anything is
+  // measured. Throws FolderError, also if it already holds a run or another process is at one.
   explicit RunFolder(std::filesystem::path);
+  // A new one: "results/20250131-235959", by the local clock, with "-2" and so on where that
+  // exists.
+  static RunFolder with_default_name();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
-  ~RunFolder();  // removes the folder if it was made here and nothing was written
+  ~RunFolder();  // removes the folder if it was made here and nothing was to be written
 
   // run.json, also while the run goes on: replaced as a whole, and synced. Throws FolderError.
-  void write_run(const RunRecord& run) { write("run.json", to_text(run), true); }
-  // All files of a finished run. Throws FolderError.
+  void write_run(const RunRecord&);
+  // All files of a finished run, as many as can be written, the smallest first. Throws FolderError,
+  // which says what is missing and what is kept.
   void write_all(const RunRecord&);
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
  private:
+  RunFolder(std::filesystem::path, bool created);
   void write(const std::filesystem::path& name, const std::string& text, bool synced);
+  void write_histograms(const RunRecord&);
 
   std::filesystem::path path_;
   bool created_ = false;
+  bool used_ = false;  // something was to be written
+  Descriptor claim_;
+  std::size_t kept_cells_ = 0;  // in run.json, as it is now
 };
 
-// "results/20250131-235959", by the local clock.
+// Where with_default_name() begins to look.
 std::filesystem::path default_run_folder();
 
 // A run folder, or the path of its run.json. Throws RecordError, which names the file.

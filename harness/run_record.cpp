@@ -74,6 +74,7 @@ CellRecord read_cell(const JsonReader& in) {
   for (const JsonReader& r : in["results"].items()) {
     cell.results.push_back(read_result(r, cell.shape.rate > 0));
   }
+  refuse_twins(in["results"], cell.results, [](const Result& r) { return r.variant; });
   return cell;
 }
 
@@ -196,6 +197,8 @@ RunRecord run_from_json(const nlohmann::json& document) try {
   run.steal = {in["steal"]["tick_ns"].whole(), in["steal"]["median_share"].number()};
   for (const JsonReader& v : in["variants"].items()) run.variants.push_back(read_variant(v));
   for (const JsonReader& c : in["cells"].items()) run.cells.push_back(read_cell(c));
+  refuse_twins(in["variants"], run.variants, [](const VariantRecord& v) { return v.name; });
+  refuse_twins(in["cells"], run.cells, [](const CellRecord& c) { return c.shape.name(); });
   for (Contender& contender : run.plan.contenders) {
     for (const VariantRecord& v : run.variants) {
       if (v.name == contender.name) contender.command = v.command;

@@ -1,6 +1,7 @@
 #include "harness/summary.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -35,22 +36,42 @@ double sum(const Rows& rows, std::uint64_t SliceRow::*field) {
   return total;
 }
 
-// The share of offered requests that were answered in time: skipped ones count against it, and so
-// does falling behind, which shows as slices that last longer than planned. The last reply of a
-// slice comes one latency after the last request, which is no falling behind and is forgiven.
-std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
-  constexpr double kMostForgiven = 0.1;  // of the slice: a latency beyond that is a backlog
-  const auto slice = static_cast<double>(plan.slice.count());
-  double active = 0;
+// How long the server is behind at the end of a slice, as far as that is certain; ns. A slice
+// waits for its last replies, and those come late. In a steady state they do by one latency on
+// average, whatever makes the latency (Poisson arrivals see time averages), so that over many
+// slices lateness and mean latency agree, also on a machine that stalls now and then. A backlog
+// that grows through the slice makes it late by all of the backlog, and the mean latency by half of
+// it, so what lateness exceeds latency by is half of the backlog. A latency that is a good part of
+// the slice cannot be told from a backlog and is not forgiven; the median slice decides that,
+// because one stall makes any slice late. What two standard errors explain may be chance.
+double certain_backlog(const Rows& rows, double slice) {
+  constexpr double kMostForgiven = 0.1;  // of the slice
+  constexpr double kCertain = 2;         // standard errors
+  const auto n = static_cast<double>(rows.size());
+  std::vector<double> latencies;
+  for (const SliceRow* row : rows) latencies.push_back(as_double(row->latency_mean_ns));
+  const double forgiven = std::min(1.0, kMostForgiven * slice / std::max(median(latencies), 1.0));
+  double late = 0, excess = 0, squares = 0;
   for (const SliceRow* row : rows) {
-    active += as_double(row->elapsed_ns) -
-              std::min(as_double(row->latency_mean_ns), kMostForgiven * slice);
+    const double lateness = std::max(0.0, as_double(row->elapsed_ns) - slice);
+    const double beyond = lateness - forgiven * as_double(row->latency_mean_ns);
+    late += lateness / n;
+    excess += beyond / n;
+    squares += beyond * beyond / n;
   }
-  const double planned = slice * static_cast<double>(rows.size());
+  const double variance = std::max(0.0, squares - excess * excess);
+  const double error = rows.size() > 1 ? std::sqrt(variance / (n - 1)) : 0;
+  return std::clamp(2 * (excess - kCertain * error), 0.0, late);
+}
+
+// The share of the offered requests that the server keeps up with: of what was due, what was
+// answered at all (the rest was skipped), and of the time, what was planned for it.
+std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
+  const auto slice = static_cast<double>(plan.slice.count());
   const std::optional<double> answered =
       ratio(sum(rows, &SliceRow::requests), sum(rows, &SliceRow::due));
   if (!answered) return std::nullopt;
-  return *answered * std::min(1.0, planned / std::max(active, 1.0));
+  return *answered * slice / (slice + certain_backlog(rows, slice));
 }
 
 void summarise_load(Result& result, const CellShape& shape, const Plan& plan) {

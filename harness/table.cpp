@@ -90,6 +90,7 @@ std::string main_reason(const Result& result) {
 }
 
 std::string gates_text(const Result& result) {
+  if (!result.error.empty()) return "FAILED";
   if (!result.no_verdict.empty()) {
     const std::string reason = main_reason(result);
     return reason.empty() ? "no verdict" : "no verdict: " + reason;
@@ -175,6 +176,23 @@ std::string short_slices(const CellRecord& cell, const Plan& plan) {
       format_duration(plan.slice), asked, least->first, least->second, most->first, most->second);
 }
 
+// Why the ratios of a cell are missing, where its baseline is.
+std::string no_ratios(const CellRecord& cell, const Plan& plan) {
+  bool others = false;
+  const Result* baseline = nullptr;
+  for (const Result& result : cell.results) {
+    if (result.slices.empty()) continue;
+    others = others || result.variant != plan.baseline;
+    if (result.variant == plan.baseline) baseline = &result;
+  }
+  if (!others) return "";
+  if (baseline == nullptr) {
+    return fmt::format("no ratios: the baseline {} was not measured here", plan.baseline);
+  }
+  if (baseline->latency.count() > 0) return "";
+  return fmt::format("no ratios: all slices of the baseline {} were dropped", plan.baseline);
+}
+
 // What stands under a cell: why a row is missing, cut short or not fit for a verdict.
 std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
   std::vector<std::string> notes;
@@ -202,6 +220,7 @@ std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
     notes.push_back(fmt::format("{} rounds dropped and repeated: the hypervisor took the CPU away",
                                 stolen_rounds));
   }
+  if (const std::string note = no_ratios(cell, plan); !note.empty()) notes.push_back(note);
   if (const std::string note = short_slices(cell, plan); !note.empty()) notes.push_back(note);
   return notes;
 }
@@ -277,7 +296,7 @@ std::string markdown_text(const std::string& text) {
 std::string cell_title(const CellShape& shape) {
   return fmt::format("{} connection{}, {}, {}", shape.connections,
                      shape.connections == 1 ? "" : "s", format_size(shape.size),
-                     shape.rate > 0 ? fmt::format("open loop at {:.0f} requests/s", shape.rate)
+                     shape.rate > 0 ? fmt::format("open loop at {} requests/s", shape.rate)
                                     : fmt::format("depth {}, closed loop", shape.depth));
 }
 

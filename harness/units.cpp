@@ -16,8 +16,7 @@ struct Unit {
   double factor;
 };
 
-constexpr Unit kDurations[] = {{"ns", 1},  {"us", 1e3}, {"ms", 1e6},
-                               {"s", 1e9}, {"m", 60e9}, {"", 1e9}};
+constexpr Unit kDurations[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}};
 constexpr Unit kCounts[] = {{"", 1}, {"k", 1e3}, {"K", 1e3}, {"M", 1e6}};
 constexpr Unit kSizes[] = {{"", 1},
                            {"B", 1},
@@ -96,6 +95,17 @@ std::uint64_t parse_size(std::string_view text, std::string_view what) {
   const double n =
       parse(text, what, kSizes, "a size in bytes such as 64, 4KiB or 1MiB", kLargestSize);
   return static_cast<std::uint64_t>(whole(n, text, what));
+}
+
+std::uint64_t parse_seed(std::string_view text, std::string_view what) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || rest != end) {
+    throw UsageError(
+        fmt::format("{} '{}': expected a whole number from 0 to 2^64 - 1", what, text));
+  }
+  return value;
 }
 
 std::string format_duration(std::chrono::nanoseconds duration) {

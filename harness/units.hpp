@@ -15,7 +15,7 @@ struct UsageError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// "10s", "250ms", "40us", "1.5s", "2m"; a bare number is seconds. More than zero, at most a day.
+// "10s", "250ms", "40us", "1.5s", "2m"; a unit must be there. More than zero, at most a day.
 std::chrono::nanoseconds parse_duration(std::string_view text, std::string_view what);
 // "64", "50k", "1.5M": k is 1000, M is 1000000. Zero or more, at most 1e12.
 double parse_rate(std::string_view text, std::string_view what);
@@ -24,6 +24,9 @@ std::uint64_t parse_count(std::string_view text, std::string_view what);
 // Bytes: "64", "64B", "4KiB", "1MiB", "1GiB" (powers of 1024), "4kB", "1MB" (powers of 1000).
 // Whole.
 std::uint64_t parse_size(std::string_view text, std::string_view what);
+
+// "42": any number of 64 bits, not negative.
+std::uint64_t parse_seed(std::string_view text, std::string_view what);
 
 std::string format_duration(std::chrono::nanoseconds);  // "250 ms", "1.5 s", "2m05s"
 std::string format_count(double);                       // "950", "12.3k", "1.23M"

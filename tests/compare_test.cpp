@@ -46,9 +46,18 @@ TEST_CASE("compare prints what is expected of two stored runs", "[compare]") {
 
 TEST_CASE("compare exits by what it was asked to fail on", "[compare]") {
   CHECK(compare_program({kA, kB}).exit_status == 0);
-  CHECK(compare_program({kA, kB, "--fail-on", "20%"}).exit_status == 0);
-  CHECK(compare_program({kA, kB, "--fail-on", "9.5"}).exit_status == 1);
-  CHECK(compare_program({kB, kA, "--fail-on", "5%"}).exit_status == 0);  // it got better
+  const TemporaryFolder folder;
+  const auto stored = [&](const std::string& name, double cpu) {
+    RunRecord run = sample_run();
+    run.cells[0].results[1].summary.server_cpu_us_per_request = cpu;
+    std::ofstream(folder.file(name)) << to_text(run);
+    return folder.file(name);
+  };
+  const std::string before = stored("before", 2.0);
+  const std::string after = stored("after", 2.2);
+  CHECK(compare_program({before, after, "--fail-on", "20%"}).exit_status == 0);
+  CHECK(compare_program({before, after, "--fail-on", "9.5"}).exit_status == 1);
+  CHECK(compare_program({after, before, "--fail-on", "5%"}).exit_status == 0);  // it got better
   CHECK(compare_program({kA, kA, "--fail-on", "0%"}).exit_status == 0);
   CHECK(compare_program({kA, kB, "--fail-on", "much"}).exit_status == 2);
   CHECK(compare_program({kA}).exit_status == 2);
@@ -179,8 +188,63 @@ TEST_CASE("rows that failed or have no verdict are not judged", "[compare]") {
     row.summary = Summary{};
     const Comparison comparison = compare(a, b, 0.05);
     CHECK_FALSE(comparison.cells[0].rows[1].requests_per_s.ratio());
+    CHECK(comparison.cells[0].rows[1].unfit == "not measured in B");
     CHECK_FALSE(comparison.regressed());
   }
+}
+
+TEST_CASE("what was not compared has not passed", "[compare]") {
+  const TemporaryFolder folder;
+  const RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  const auto fails = [&](const std::string& why) {
+    const std::string in_a = folder.file("a.json");
+    const std::string in_b = folder.file("b.json");
+    std::ofstream(in_a, std::ios::trunc) << to_text(a);
+    std::ofstream(in_b, std::ios::trunc) << to_text(b);
+    const Output output = compare_program({in_a, in_b, "--fail-on", "5%"});
+    INFO(output.out);
+    CHECK(output.exit_status == 1);
+    CHECK(contains(output.out, "INCOMPLETE: " + why));
+    CHECK(contains(output.out, "No regression"));
+    CHECK(compare_program({in_a, in_b}).exit_status == 0);  // only shown
+  };
+  SECTION("B has no cells") {
+    b.cells.clear();
+    fails("nothing was compared");
+  }
+  SECTION("no cell in common") {
+    for (CellRecord& cell : b.cells) cell.shape.connections = 1;
+    fails("nothing was compared");
+  }
+  SECTION("B lacks a row") {
+    b.cells[0].results.pop_back();
+    fails("B lacks other/c64/s64/d1");
+  }
+  SECTION("B lacks a cell") {
+    b.cells.pop_back();
+    fails("B lacks c64/s64/r400000");
+  }
+  SECTION("no row is fit") {
+    for (CellRecord& cell : b.cells) {
+      for (Result& result : cell.results) result.no_verdict = "too noisy";
+    }
+    fails("nothing was compared");
+  }
+  SECTION("B was interrupted") {
+    b.partial = true;
+    fails("an interrupted run");
+  }
+}
+
+TEST_CASE("features of a backend that never started are not compared", "[compare]") {
+  const RunRecord a = sample_run();
+  RunRecord b = sample_run();
+  b.variants[0].features = {{"ring", true, true, ""}};
+  CHECK(find(compare(a, b, std::nullopt), "epoll: granted") != nullptr);
+  for (CellRecord& cell : b.cells) cell.results.erase(cell.results.begin());
+  b.variants[0].features.clear();
+  CHECK(find(compare(a, b, std::nullopt), "epoll: granted") == nullptr);
 }
 
 TEST_CASE("less throughput is a regression", "[compare]") {

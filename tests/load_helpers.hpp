@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "harness/load.hpp"
 #include "tests/bad_servers.hpp"
@@ -36,6 +37,22 @@ inline std::unique_ptr<Load> connected(const TestServer& server, const Shape& sh
   load->set_patience(kAmple);
   load->connect(kAmple);
   return load;
+}
+
+// Answers up to `bytes` of a stream as they come and hands the rest to `spoil`.
+inline Behaviour after(std::uint64_t bytes, Behaviour spoil) {
+  return [=](Stream& stream, std::string& in) {
+    if (stream.received <= bytes) return Then::go_on;
+    const std::uint64_t before = stream.received - in.size();
+    std::string good;
+    if (before < bytes) {
+      good = in.substr(0, bytes - before);
+      in.erase(0, good.size());
+    }
+    const Then then = spoil(stream, in);
+    in.insert(0, good);
+    return then;
+  };
 }
 
 }  // namespace echolab::harness

@@ -48,22 +48,6 @@ Failure failure_of(const Shape& shape, const Behaviour& behaviour, Nanos patienc
   return {Kind::connect, "", {}, {}};
 }
 
-// Answers up to `bytes` of a stream as they come and hands the rest to `spoil`.
-Behaviour after(std::uint64_t bytes, Behaviour spoil) {
-  return [=](Stream& stream, std::string& in) {
-    if (stream.received <= bytes) return Then::go_on;
-    const std::uint64_t before = stream.received - in.size();
-    std::string good;
-    if (before < bytes) {
-      good = in.substr(0, bytes - before);
-      in.erase(0, good.size());
-    }
-    const Then then = spoil(stream, in);
-    in.insert(0, good);
-    return then;
-  };
-}
-
 bool descriptors(rlim_t needed) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max < needed) {
@@ -305,39 +289,6 @@ TEST_CASE("a server that says more than it was asked is found out", "[load][bad]
   REQUIRE(f.kind == Kind::extra);
   REQUIRE(contains(f.line, "2 bytes that nobody asked for, after the reply to request 1"));
   REQUIRE(f.partial.requests == 1);
-}
-
-TEST_CASE("verification finds a wrong byte in odd sizes", "[load][bad]") {
-  const TestServer server(after(kHello + 3000, [](Stream&, std::string& in) {
-    in[0] = static_cast<char>(in[0] ^ 0x80);
-    return Then::go_on;
-  }));
-  const auto load = connected(server, closed(2, 64, 1));
-  try {
-    load->verify(2);
-    FAIL("verify did not notice");
-  } catch (const LoadError& error) {
-    CAPTURE(error.what());
-    REQUIRE(error.kind == Kind::mismatch);
-    REQUIRE(contains(error.what(), "verification: wrong byte at offset"));
-  }
-}
-
-TEST_CASE("a server that cannot be reached is named", "[load][bad]") {
-  std::string address;
-  {
-    const TestServer gone;
-    address = gone.address();
-  }
-  Load load(parse_endpoint(address), closed(4, 64, 1), 1);
-  try {
-    load.connect(kAmple);
-    FAIL("connected to nothing");
-  } catch (const LoadError& error) {
-    REQUIRE(error.kind == Kind::connect);
-    REQUIRE(contains(error.what(), address));
-    REQUIRE(contains(error.what(), "refused"));
-  }
 }
 
 TEST_CASE("more connections than descriptors are refused with advice", "[load][bad]") {

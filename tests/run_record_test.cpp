@@ -193,6 +193,18 @@ TEST_CASE("what contradicts itself is refused", "[record]") {
     result["latency"]["buckets"] = {INT64_MIN, 1};
     CHECK(contains(refusal(document), "beyond"));
   }
+  SECTION("the same cell twice") {
+    document["cells"].push_back(document["cells"][0]);
+    CHECK(refusal(document) == "cells: 'c64/s64/d1' is there twice");
+  }
+  SECTION("the same row twice") {
+    document["cells"][0]["results"].push_back(json(result));
+    CHECK(refusal(document) == "cells[0].results: 'epoll' is there twice");
+  }
+  SECTION("the same variant twice") {
+    document["variants"].push_back(document["variants"][0]);
+    CHECK(contains(refusal(document), "variants: 'epoll'"));
+  }
   SECTION("an unknown gate") {
     result["slices"]["gate"][0] = 200U;
     CHECK(contains(refusal(document), "known gate"));
@@ -226,6 +238,10 @@ TEST_CASE("a file that was cut off anywhere is refused with its name", "[record]
     INFO(length);
     CHECK(contains(error_of([&] { read_run(folder.path()); }), path));
   }
+  std::ofstream(path, std::ios::trunc) << "{ ";
+  CHECK(contains(error_of([&] { read_run(folder.path()); }), "it ends after 2 bytes"));
+  std::ofstream(path, std::ios::trunc) << "{]}";
+  CHECK(contains(error_of([&] { read_run(folder.path()); }), "it breaks at byte 2 of 3"));
   std::ofstream(path, std::ios::trunc) << text;
   CHECK_NOTHROW(read_run(folder.path()));
   CHECK_NOTHROW(read_run(path));

@@ -11,7 +11,6 @@ TEST_CASE("units", "[load]") {
   REQUIRE(parse_duration("250ms", "-d") == 250ms);
   REQUIRE(parse_duration("1.5s", "-d") == 1500ms);
   REQUIRE(parse_duration("2m", "-d") == 120s);
-  REQUIRE(parse_duration("3", "-d") == 3s);
   REQUIRE(parse_rate("50k", "--rate") == 50'000);
   REQUIRE(parse_rate("1.5M", "--rate") == 1'500'000);
   REQUIRE(parse_count("10k", "-c") == 10'000);
@@ -20,9 +19,15 @@ TEST_CASE("units", "[load]") {
   REQUIRE(parse_size("4kB", "-s") == 4000);
   REQUIRE(parse_size("1MiB", "-s") == 1'048'576);
   for (const char* bad : {"", "s", "-1s", "1 s", "10x", "0", "0ms", "inf", "nan", "1e3s",
-                          "9999999m", "1..2s", "+1s", "0x10"}) {
+                          "9999999m", "1..2s", "+1s", "0x10", "10"}) {
     CAPTURE(bad);
     REQUIRE_THROWS_AS(parse_duration(bad, "-d"), UsageError);
+  }
+  REQUIRE(parse_seed("0", "--seed") == 0);
+  REQUIRE(parse_seed("18446744073709551615", "--seed") == UINT64_MAX);
+  for (const char* bad : {"", "-1", "+1", "1.0", "1k", " 1", "0x1", "18446744073709551616"}) {
+    CAPTURE(bad);
+    REQUIRE_THROWS_AS(parse_seed(bad, "--seed"), UsageError);
   }
   REQUIRE_THROWS_AS(parse_count("1.5", "-c"), UsageError);
   REQUIRE_THROWS_AS(parse_count("-1", "-c"), UsageError);

@@ -1,0 +1,43 @@
+// `harness bench` as a program.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "harness/process.hpp"
+#include "tests/catch.hpp"
+
+namespace echolab::harness {
+
+inline std::string program(const std::string& name) {
+  const char* folder = std::getenv("ECHOLAB_BIN_DIR");
+  REQUIRE(folder != nullptr);
+  return std::string(folder) + "/" + name;
+}
+
+// A server in the matrix by its command line: our own, as if it were somebody else's.
+inline std::string foreign(const std::string& name, const std::string& prefix = "") {
+  return fmt::format("{}={} '{}' --backend epoll --listen 127.0.0.1:{{port}}", name, prefix,
+                     program("echo-server"));
+}
+
+inline Output bench(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {program("harness"), "bench"});
+  return run_program(arguments, std::chrono::seconds(100));
+}
+
+// A matrix of one small cell, so that a test takes a second.
+inline std::vector<std::string> small(const std::string& folder,
+                                      std::vector<std::string> more = {}) {
+  std::vector<std::string> out{"--connections", "2",    "--sizes", "64",  "--depths", "1",
+                               "--slices",      "5",    "--slice", "2ms", "--seed",   "1",
+                               "--place",       "same", "-o",      folder};
+  out.insert(out.end(), more.begin(), more.end());
+  return out;
+}
+
+}  // namespace echolab::harness

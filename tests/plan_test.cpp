@@ -1,0 +1,160 @@
+// The plan of a run, as pure functions.
+#include "harness/plan.hpp"
+
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "tests/catch.hpp"
+#include "tests/helpers.hpp"
+
+using namespace echolab::harness;
+using namespace std::chrono_literals;
+
+namespace {
+
+Plan plan_of(const std::vector<std::string>& names) {
+  Plan plan;
+  for (const std::string& name : names) plan.contenders.push_back({name, ""});
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("the matrix is the product of its lists", "[plan]") {
+  Plan plan = plan_of({"threads", "epoll"});
+  CHECK(plan.expand().size() == 3 * 2 * 2);
+  plan.rates = {0, 1000, 2000};  // open loop has no depths
+  const std::vector<Cell> cells = plan.expand();
+  CHECK(cells.size() == 3 * 2 * 2 + 2 * 3 * 2);
+  std::set<std::string> names;
+  for (const Cell& cell : cells) {
+    names.insert(cell.shape.name());
+    CHECK(cell.contenders == std::vector<std::size_t>{0, 1});
+    if (cell.shape.rate > 0) CHECK(cell.shape.depth == kOpenLoopDepth);
+  }
+  CHECK(names.size() == cells.size());
+  CHECK(names.count("c64/s4096/d16") == 1);
+  CHECK(names.count("c64/s4096/r2000") == 1);
+}
+
+TEST_CASE("the default plan is what the project promises", "[plan]") {
+  const Plan plan = plan_of(default_backends());
+  CHECK(plan.contenders.size() == 7);
+  CHECK(plan.slices >= 100);
+  CHECK(plan.slice == 10ms);
+  CHECK(plan.baseline == "epoll");
+  CHECK(estimated_time(plan, plan.expand()) < most_time(plan, plan.expand()));
+  CHECK(most_time(plan, plan.expand()) < 175s);  // starting and stopping may take a little more
+}
+
+TEST_CASE("a filter takes matching rows and their baseline", "[plan]") {
+  Plan plan = plan_of({"threads", "epoll", "epoll:lt", "libuv"});
+  plan.filter = "^libuv/c64/.*/d1$";
+  const std::vector<Cell> cells = plan.expand();
+  REQUIRE(cells.size() == 2);
+  for (const Cell& cell : cells) {
+    CHECK(cell.shape.connections == 64);
+    CHECK(cell.contenders == std::vector<std::size_t>{1, 3});
+  }
+  plan.filter = "no such row";
+  CHECK(contains(error_of([&] { (void)plan.expand(); }), "matches no cell"));
+  plan.filter = "(";
+  CHECK(contains(error_of([&] { (void)plan.expand(); }), "regular expression"));
+}
+
+TEST_CASE("a plan that cannot be meant is refused in one line", "[plan]") {
+  Plan plan = plan_of({"epoll", "threads"});
+  const auto refused = [&](const std::string& part) {
+    const std::string line = error_of([&] { (void)plan.expand(); });
+    INFO(line);
+    CHECK(contains(line, part));
+    CHECK_FALSE(contains(line, "\n"));
+  };
+  SECTION("size 0") {
+    plan.sizes = {0};
+    refused("sizes: 0");
+  }
+  SECTION("no connections") {
+    plan.connections = {0};
+    refused("connections: 0");
+  }
+  SECTION("the same twice") {
+    plan.depths = {1, 16, 1};
+    refused("twice");
+  }
+  SECTION("a rate that is no number") {
+    plan.rates = {std::nan("")};
+    refused("rates");
+  }
+  SECTION("a rate that leaves slices empty") {
+    plan.rates = {0, 10};
+    refused("use a --slice of 500 ms or more, or a rate of 500/s or more");
+    plan.rates = {0.1};  // no slice is long enough
+    refused("use a rate of 500/s or more");
+  }
+  SECTION("no slices") {
+    plan.slices = 0;
+    refused("slices");
+  }
+  SECTION("a slice too short to hold a request") {
+    plan.slice = 10us;
+    refused("slice");
+  }
+  SECTION("a baseline that nobody is") {
+    plan.baseline = "libuv";
+    refused("--baseline");
+  }
+  SECTION("the same backend twice") {
+    plan.contenders.push_back({"epoll", ""});
+    refused("twice");
+  }
+  SECTION("a server without a port") {
+    plan.contenders.push_back({"other", "other-server"});
+    refused("{port}");
+  }
+  SECTION("names that become the same file") {
+    plan.contenders.push_back({"a:b", "x {port}"});
+    plan.contenders.push_back({"a-b", "x {port}"});
+    refused("file names");
+  }
+}
+
+TEST_CASE("a round has every contender once, in orders that a seed repeats", "[plan]") {
+  const std::vector<std::size_t> contenders{0, 2, 3, 5, 6, 7, 9};
+  std::mt19937_64 one = cell_rng(42, 3), same = cell_rng(42, 3), other = cell_rng(42, 4);
+  bool differs = false;
+  std::map<std::pair<std::size_t, std::size_t>, int> places;
+  constexpr int kRounds = 7000;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::vector<std::size_t> order = round_order(contenders, one);
+    CHECK(order == round_order(contenders, same));
+    differs = differs || order != round_order(contenders, other);
+    CHECK(std::set<std::size_t>(order.begin(), order.end()).size() == contenders.size());
+    for (std::size_t i = 0; i < order.size(); ++i) ++places[{order[i], i}];
+  }
+  CHECK(differs);
+  CHECK(places.size() == 49);  // everyone has been everywhere,
+  for (const auto& place : places) {
+    CHECK(std::abs(place.second - kRounds / 7) < 200);  // about equally often (6.8 sigma)
+  }
+}
+
+TEST_CASE("the descriptors of the largest cell are counted", "[plan]") {
+  Plan plan = plan_of({"epoll", "threads"});
+  const std::size_t needed = descriptors_needed(plan.expand());
+  CHECK(needed > 2000);
+  CHECK(needed < 2200);
+}
+
+TEST_CASE("a pool that is smaller than the cell is known before it starts", "[plan]") {
+  const auto why = [](const std::string& name, unsigned connections) {
+    return impossible({name, ""}, {connections, 64, 1, 0});
+  };
+  CHECK(why("threads:pool=4", 4).empty());
+  CHECK(contains(why("threads:pool=4", 5), "cannot serve 5 connections at a time: it has 4"));
+  CHECK(why("threads", 1000).empty());
+  CHECK(why("epoll", 1000).empty());
+  CHECK(why("threads:pool=x", 1000).empty());  // the server will say
+  CHECK(impossible({"threads:pool=4", "mine {port}"}, {1000, 64, 1, 0}).empty());
+}
