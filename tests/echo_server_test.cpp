@@ -143,7 +143,7 @@ TEST_CASE("echo-server - counters written into a FIFO leave it one") {
   const TemporaryFile name;
   const std::string fifo = name.path() + ".fifo";
   REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
-  const Outcome unread = run({"--listen", "127.0.0.1:0", "--stats-json", fifo});
+  const Outcome unread = run("echo-server", {"--listen", "127.0.0.1:0", "--stats-json", fifo});
   CHECK(unread.code == 1);
   CHECK(one_line(unread.err));
   {
@@ -310,7 +310,7 @@ TEST_CASE("echo-server - a port in use is one line and exit 1") {
 TEST_CASE("echo-server - a port that another server with loops has is not shared with it") {
   Program first({program("echo-server"), "--listen", "127.0.0.1:0", "--threads", "2"});
   const std::string address = "127.0.0.1:" + first.read_line();
-  const Outcome o = run({"--listen", address, "--threads", "2"});
+  const Outcome o = run("echo-server", {"--listen", address, "--threads", "2"});
   CHECK(o.code == 1);
   CHECK(o.out.empty());
   CHECK(one_line(o.err));
