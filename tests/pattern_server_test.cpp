@@ -84,8 +84,8 @@ CONFORMANCE(pattern_requests, "pattern-server answers requests", Over::all) {
   HttpClient client = server.connect();
   const HttpReply index = client.ask("GET", "/");
   CHECK(index.status == 200);
-  for (const char* served : {"/plaintext", "/echo", "/metrics", "/work", "/gateway", "/jobs/{}",
-                             "/session/{}/increment"}) {
+  for (const char* served : {"/plaintext", "/echo", "/metrics", "/work", "/gateway", "/jobs/{id}",
+                             "/session/{id}/increment"}) {
     CHECK(contains(index.body, served));
   }
   const HttpReply plain = client.ask("GET", "/plaintext");
