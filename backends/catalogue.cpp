@@ -29,6 +29,9 @@ constexpr Entry kCatalogue[] = {
     {"libuv", "", "", "every request hops through the libuv threadpool and back"},
     {"libuv", "inline", "",
      "the session runs on the libuv loop: the price of the hop is the difference"},
+    {"libuv", "preempt", "",
+     "the scheduler's default policy instead of SCHED_BATCH: what loop and pool cost when each "
+     "wake-up preempts"},
 };
 
 // Workers in threads:pool=N; beyond it a thread per worker makes no sense on any machine of today.

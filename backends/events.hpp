@@ -105,6 +105,10 @@ class Events {
     for (Event& e : *this) e.clear();
     size_ = 0;
   }
+  void swap(Events& other) noexcept {
+    events_.swap(other.events_);
+    std::swap(size_, other.size_);
+  }
 
   [[nodiscard]] std::size_t size() const { return size_; }
   [[nodiscard]] bool unused() const { return events_.empty(); }  // holds no memory

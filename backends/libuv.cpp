@@ -8,6 +8,8 @@
 //             writes. One job per connection at a time keeps the session's calls in order; what
 //             comes in meanwhile waits in its inbox and makes up the next job.
 // Kernel      any that libuv runs on. Its io_uring use is switched off: this is the epoll libuv.
+//             SCHED_BATCH (2.6.16) on loop and pool: where they share a CPU, either's wake-up would
+//             preempt the other before it has gone to sleep.
 // Buffers     A pooled chunk from alloc_cb, lent to the session, written back from itself, and
 //             returned to the pool when the write is done.
 // cost: epoll_wait 2, read 2, write 2
@@ -18,7 +20,8 @@
 // Bad at      Short handlers: the hop costs more than most of them do. The pool is small (four
 //             threads unless UV_THREADPOOL_SIZE says otherwise) and shared with file I/O and DNS.
 //
-// libuv:inline calls the session on the loop; the difference is the price of the hop.
+// libuv:inline calls the session on the loop; the difference is the price of the hop. libuv:preempt
+// leaves the scheduler's default policy, as Node.js does.
 // libuv does not watch a socket that it neither reads nor writes: a reset is then noticed by the
 // next write only.
 
@@ -26,6 +29,7 @@
 #include <array>
 #include <cstdlib>
 
+#include "backends/batch_policy.hpp"
 #include "backends/chunks.hpp"
 #include "backends/connections.hpp"
 #include "backends/events.hpp"
@@ -46,6 +50,7 @@ constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, p
 
 struct LibuvConfig {
   bool pool = true;
+  bool batch = true;  // SCHED_BATCH for loop and pool
 };
 
 class LibuvLoop {
@@ -100,6 +105,7 @@ class LibuvLoop {
   void check_stop();
 
   const LibuvConfig config_;
+  bool batch_granted_ = false;
   const Limits limits_;
   const std::uint16_t shard_;
   Chunks chunks_;
@@ -131,13 +137,17 @@ LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& opti
       limits_(options.limits),
       shard_(shard),
       acceptor_(*this, std::move(listener), counters_) {
+  const BatchPolicy trial(config_.batch);
+  batch_granted_ = BatchPolicy::in_force();
   acceptor_.start(loop_.get());
 }
 
 std::vector<Feature> LibuvLoop::features() const {
   const char* size = std::getenv("UV_THREADPOOL_SIZE");
   return {{"threadpool", config_.pool, config_.pool,
-           config_.pool ? std::string(size != nullptr ? size : "4") + " threads" : ""}};
+           config_.pool ? std::string(size != nullptr ? size : "4") + " threads" : ""},
+          {"sched_batch", config_.batch, batch_granted_,
+           config_.batch && !batch_granted_ ? "another policy is set, or none may be" : ""}};
 }
 
 // ---- accept -----------------------------------------------------------------------------------
@@ -218,7 +228,7 @@ void LibuvLoop::received(Connection& c, ssize_t n) {
 Event& LibuvLoop::add(Connection& c, Event::Kind kind) {
   if (!config_.pool) return event_.begin(kind);
   if (c.inbox.unused() && !spare_.empty()) {
-    c.inbox = std::move(spare_.back());
+    c.inbox.swap(spare_.back());
     spare_.pop_back();
   }
   return c.inbox.add(kind);
@@ -228,7 +238,7 @@ Event& LibuvLoop::add(Connection& c, Event::Kind kind) {
 void LibuvLoop::dispatch(Connection& c) {
   if (!config_.pool) return call_here(c);
   if (c.working || c.ended || c.inbox.size() == 0) return read(c);
-  std::swap(c.inbox, c.job);
+  c.inbox.swap(c.job);
   c.inbox_bytes = 0;
   c.queued = c.outbox.size();
   c.working = true;
@@ -269,7 +279,7 @@ void LibuvLoop::worked(Connection& c) {
   c.working = false;
   for (Event& e : c.job) called(c, e);
   c.job.clear();
-  spare_.push_back(std::exchange(c.job, {}));
+  spare_.emplace_back().swap(c.job);
   if (c.ended) return release(c);
   settle(c);
   if (!c.closing) return dispatch(c);
@@ -558,6 +568,7 @@ void LibuvLoop::after_wait() {
 }
 
 void LibuvLoop::run(Service& service) {
+  const BatchPolicy policy(config_.batch);  // the pool's threads are created here and inherit it
   service_ = &service;
   uv_run(loop_.get(), UV_RUN_DEFAULT);
   upstreams_.shut();
@@ -571,7 +582,7 @@ std::string libuv_unavailable() {
 
 std::unique_ptr<Backend> make_libuv(const Spec& spec, const Options& options) {
   return std::make_unique<LoopBackend<LibuvLoop, LibuvConfig>>(
-      options, LibuvConfig{.pool = spec.variant != "inline"});
+      options, LibuvConfig{.pool = spec.variant != "inline", .batch = spec.variant.empty()});
 }
 
 }  // namespace echolab

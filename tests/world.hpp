@@ -148,6 +148,7 @@ inline constexpr Target kTargets[] = {
     {"libuv x2", "libuv", 2},
     {"libuv:inline", "libuv:inline", 1},
     {"libuv:inline x2", "libuv:inline", 2},
+    {"libuv:preempt", "libuv:preempt", 1},
 };
 
 class World {
