@@ -1,7 +1,7 @@
-// SCHED_BATCH (sched(7)) for the calling thread and for the threads that it creates meanwhile:
-// being woken does not preempt whoever runs, so that two threads which wake each other on one CPU
-// take turns instead of interrupting each other. The price is paid when other work wants the same
-// CPU: a woken thread then waits until that has had its slice.
+// SCHED_BATCH (sched(7)) for the calling thread and for those that it creates meanwhile: to wake
+// such a thread does not preempt whoever runs. Two threads that wake each other on one CPU then
+// take turns. The price is paid when other work wants the same CPU: a woken thread waits until that
+// has had its slice.
 #pragma once
 
 #include <sched.h>

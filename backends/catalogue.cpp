@@ -30,8 +30,9 @@ constexpr Entry kCatalogue[] = {
     {"libuv", "inline", "",
      "the session runs on the libuv loop: the price of the hop is the difference"},
     {"libuv", "preempt", "",
-     "the scheduler's default policy instead of SCHED_BATCH: what loop and pool cost when each "
-     "wake-up preempts"},
+     "the pool under the default policy instead of SCHED_BATCH: what it costs when each job "
+     "preempts "
+     "the loop"},
 };
 
 // Workers in threads:pool=N; beyond it a thread per worker makes no sense on any machine of today.

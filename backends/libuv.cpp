@@ -8,8 +8,9 @@
 //             writes. One job per connection at a time keeps the session's calls in order; what
 //             comes in meanwhile waits in its inbox and makes up the next job.
 // Kernel      any that libuv runs on. Its io_uring use is switched off: this is the epoll libuv.
-//             SCHED_BATCH (2.6.16) on loop and pool: where they share a CPU, either's wake-up would
-//             preempt the other before it has gone to sleep.
+//             The pool is under SCHED_BATCH (2.6.16): where it shares a CPU with the loop, each
+//             job would preempt the loop that hands it over. The loop is scheduled as in all
+//             models.
 // Buffers     A pooled chunk from alloc_cb, lent to the session, written back from itself, and
 //             returned to the pool when the write is done.
 // cost: epoll_wait 2, read 2, write 2
@@ -21,7 +22,7 @@
 //             threads unless UV_THREADPOOL_SIZE says otherwise) and shared with file I/O and DNS.
 //
 // libuv:inline calls the session on the loop; the difference is the price of the hop. libuv:preempt
-// leaves the scheduler's default policy, as Node.js does.
+// leaves the pool its default policy, as Node.js does.
 // libuv does not watch a socket that it neither reads nor writes: a reset is then noticed by the
 // next write only.
 
@@ -50,7 +51,7 @@ constexpr std::size_t kInboxChunks = 4;  // chunks that may wait for the pool, p
 
 struct LibuvConfig {
   bool pool = true;
-  bool batch = true;  // SCHED_BATCH for loop and pool
+  bool batch = true;  // SCHED_BATCH for the pool
 };
 
 class LibuvLoop {
@@ -137,8 +138,11 @@ LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& opti
       limits_(options.limits),
       shard_(shard),
       acceptor_(*this, std::move(listener), counters_) {
-  const BatchPolicy trial(config_.batch);
-  batch_granted_ = BatchPolicy::in_force();
+  if (config_.pool) {
+    const BatchPolicy policy(config_.batch);
+    batch_granted_ = BatchPolicy::in_force();
+    start_pool(loop_.get());
+  }
   acceptor_.start(loop_.get());
 }
 
@@ -568,7 +572,6 @@ void LibuvLoop::after_wait() {
 }
 
 void LibuvLoop::run(Service& service) {
-  const BatchPolicy policy(config_.batch);  // the pool's threads are created here and inherit it
   service_ = &service;
   uv_run(loop_.get(), UV_RUN_DEFAULT);
   upstreams_.shut();

@@ -122,4 +122,15 @@ void queue_work(uv_loop_t* loop, std::unique_ptr<Work> work) {
       });
 }
 
+// Creates libuv's pool, one for the process, unless it is there: with the calling thread's
+// scheduling policy, which threads inherit.
+inline void start_pool(uv_loop_t* loop) {
+  struct Nothing {
+    uv_work_t request{};
+    void run() {}
+    void done() {}
+  };
+  queue_work(loop, std::make_unique<Nothing>());
+}
+
 }  // namespace echolab
