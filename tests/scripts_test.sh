@@ -190,7 +190,7 @@ stand_in ctest <<<'echo "100% tests passed"; exit 8'
 run with_stand_ins "$copy/scripts/test" --preset debug
 expect "test passes the exit status on" 8 "^100% tests passed$" "$out"
 expect "test builds everything" 8 "^cmake --build build/debug --target all$" "$calls"
-expect "test runs the tests of its preset" 8 -F "ctest --test-dir $copy/build/debug -j $(nproc) --output-on-failure" "$calls"
+expect "test runs the tests of its preset" 8 -F "ctest --test-dir $copy/build/debug -j $((2 * $(nproc))) --output-on-failure" "$calls"
 
 stand_in cmake <<<'echo "what went wrong"; exit 9'
 run with_stand_ins "$copy/scripts/bench"
