@@ -8,7 +8,7 @@
 #include "backends/sockets.hpp"
 
 // The kernel writes where AddressSanitizer cannot see. While a byte is the kernel's, it is
-// poisoned, so that a session that kept a pointer into a returned buffer is caught.
+// poisoned, and while a buffer is free, so that a session that kept a pointer into it is caught.
 #if defined(__SANITIZE_ADDRESS__)
 #define ECHOLAB_ASAN 1
 #elif defined(__has_feature)
@@ -61,7 +61,10 @@ BufferRing::BufferRing(io_uring& ring, bool incremental)
   }
   if (rc < 0) throw_errno(-rc, "cannot register the io_uring buffer ring");
   io_uring_buf_ring_init(as_ring(mapped));
-  while (circulating_ < kCirculatingAtFirst) provide(circulating_++);
+  free_.reserve(kBuffers);  // unpin() must not fail
+  ASAN_POISON_MEMORY_REGION(memory_.get(), kBuffers * kBufferSize);
+  for (std::uint16_t i = kBuffers; i > 0; --i) free_.push_back(static_cast<std::uint16_t>(i - 1));
+  refill();
 }
 
 BufferRing::~BufferRing() {
@@ -70,10 +73,10 @@ BufferRing::~BufferRing() {
 }
 
 void BufferRing::provide(std::uint16_t buffer) {
-  ASAN_POISON_MEMORY_REGION(start(buffer), kBufferSize);
   io_uring_buf_ring_add(as_ring(entries_.get()), start(buffer), kBufferSize, buffer,
                         io_uring_buf_ring_mask(kBuffers), 0);
   io_uring_buf_ring_advance(as_ring(entries_.get()), 1);
+  ++provided_;
 }
 
 Input BufferRing::received(const io_uring_cqe& cqe) {
@@ -83,21 +86,28 @@ Input BufferRing::received(const io_uring_cqe& cqe) {
   ASAN_UNPOISON_MEMORY_REGION(bytes.data(), bytes.size());
   b.filled += bytes.size();
   b.retired = !incremental_ || (cqe.flags & uring_abi::kCqeBufferMore) == 0;
+  if (b.retired) {
+    --provided_;
+    usual_ = (7 * usual_ + b.filled) / 8;
+  }
   return bytes;
 }
 
-bool BufferRing::grow() {
-  const auto target = static_cast<std::uint16_t>(std::min<int>(kBuffers, 2 * circulating_));
-  if (circulating_ == target) return false;
-  while (circulating_ < target) provide(circulating_++);
-  return true;
+std::size_t BufferRing::refill() {
+  const std::size_t wanted = std::max<std::size_t>(kHot / std::max<std::size_t>(usual_, 1), 1);
+  while (provided_ < wanted && !free_.empty()) {
+    provide(free_.back());
+    free_.pop_back();
+  }
+  return provided_;
 }
 
 void BufferRing::unpin(std::uint32_t buffer) noexcept {
   Buffer& b = buffers_[buffer];
   if (--b.pins > 0 || !b.retired) return;
   b = Buffer{};
-  provide(static_cast<std::uint16_t>(buffer));
+  ASAN_POISON_MEMORY_REGION(start(buffer), kBufferSize);
+  free_.push_back(static_cast<std::uint16_t>(buffer));
 }
 
 }  // namespace echolab

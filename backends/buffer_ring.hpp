@@ -2,9 +2,14 @@
 // memory is held by connections that have data, not by those that wait for it.
 //
 // Life cycle of a buffer: provided to the kernel -> filled by one receive, or piece by piece by
-// several (incremental, Linux 6.12) -> retired, when the kernel has no more use for it -> provided
-// again, once the last reply that travels back from it has been sent. Only a few buffers circulate
-// at first, so that they stay in cache; more are added when the kernel runs out.
+// several (incremental, Linux 6.12) -> retired, when the kernel has no more use for it -> free,
+// once the last reply that travels back from it has been sent -> provided again.
+//
+// The kernel takes buffers in the order in which they were provided, so that whatever is provided
+// passes through the cache. Therefore it gets only as many as stay there, and of the free ones
+// those that were used last. A burst that finds none waits for the next turn, which is cheaper than
+// memory that is out of cache. Buffers that slow readers hold are replaced by others, until few are
+// left: these are not to be pinned beyond the turn, so that the kernel always gets one.
 //
 // One thread.
 #pragma once
@@ -23,10 +28,15 @@ namespace echolab {
 
 class BufferRing final : public Pin::Owner {
  public:
-  static constexpr std::uint16_t kGroup = 0;               // the only buffer group of a ring
-  static constexpr std::size_t kBufferSize = 64 * 1024;    // bytes; a whole 64 KiB message at once
-  static constexpr std::uint16_t kBuffers = 256;           // 16 MiB a loop at most; a power of two
-  static constexpr std::uint16_t kCirculatingAtFirst = 8;  // 512 KiB: fits a second-level cache
+  static constexpr std::uint16_t kGroup = 0;             // the only buffer group of a ring
+  static constexpr std::size_t kBufferSize = 64 * 1024;  // bytes; a whole 64 KiB message at once
+  static constexpr std::uint16_t kBuffers = 256;         // 16 MiB a loop at most; a power of two
+  // Bytes to be received in one turn. A turn's buffers are sent from while the next turn's are
+  // filled: together they fit a second-level cache of 1 MiB.
+  static constexpr std::size_t kHot = 512 * 1024;
+  // Buffers. When no more than these are left, what is in them must be copied rather than pinned.
+  // Enough to fill kHot more than once.
+  static constexpr std::size_t kFew = 32;
 
   // Registers with the ring; asks for incremental use if `incremental`. Throws std::system_error.
   BufferRing(io_uring& ring, bool incremental);
@@ -43,8 +53,10 @@ class BufferRing final : public Pin::Owner {
     return static_cast<std::uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
   }
 
-  // The kernel ran out. True: more were provided. False: all circulate already.
-  bool grow();
+  // To be called once a turn: provides what is lacking, and returns how many the kernel has.
+  std::size_t refill();
+  // Few are left to the kernel and to refill().
+  [[nodiscard]] bool scarce() const { return provided_ + free_.size() <= kFew; }
 
   void pin(std::uint32_t buffer) noexcept override { ++buffers_[buffer].pins; }
   void unpin(std::uint32_t buffer) noexcept override;
@@ -66,10 +78,12 @@ class BufferRing final : public Pin::Owner {
   void provide(std::uint16_t buffer);
 
   io_uring& ring_;
-  std::unique_ptr<std::byte[]> memory_;
+  std::unique_ptr<std::byte[]> memory_;  // what is never provided is never touched
   std::unique_ptr<void, Unmap> entries_;
   std::vector<Buffer> buffers_ = std::vector<Buffer>(kBuffers);
-  std::uint16_t circulating_ = 0;
+  std::vector<std::uint16_t> free_;  // the one used last is taken first
+  std::size_t provided_ = 0;         // with the kernel
+  std::size_t usual_ = kBufferSize;  // bytes that a buffer is retired with, a moving average
   bool incremental_ = false;
 };
 

@@ -125,7 +125,6 @@ class EpollLoop {
   std::vector<ConnId> again_;         // may have more to read
   std::vector<std::uint32_t> ended_;  // slots to free when the batch is done
   std::vector<ConnId> turn_;          // again_ while it is worked off
-  std::vector<Mailbox::Item> items_;
 };
 
 // ---- setup ------------------------------------------------------------------------------------
@@ -378,19 +377,10 @@ void EpollLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
 }
 
 void EpollLoop::deliver_posts() {
-  mailbox_.take(items_);
-  for (const Mailbox::Item& item : items_) {
-    for (const ConnId& id : item.to) {
-      Connection* c = connections_.find(id.slot, id.generation);
-      if (c == nullptr || c->ended || c->closing) {
-        counters_.add(Count::posts_stale);
-        continue;
-      }
-      counters_.add(Count::posts);
-      enter(*c).on_post(out_, item.post, now_);
-      apply(*c);
-    }
-  }
+  mailbox_.deliver(connections_, counters_, [this](Connection& c, const Post& post) {
+    enter(c).on_post(out_, post, now_);
+    apply(c);
+  });
 }
 
 // ---- deadlines --------------------------------------------------------------------------------

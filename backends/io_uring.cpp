@@ -6,11 +6,11 @@
 //             accept once per listener. DEFER_TASKRUN lets the kernel finish its work inside our
 //             own wait, not whenever it likes (io_uring_setup(2)); direct descriptors skip the
 //             process's descriptor table.
-// Kernel      6.0 for multishot receive, 6.1 for DEFER_TASKRUN, 6.12 for incremental buffers. What
-//             an older kernel lacks is done without, and reported as not granted.
+// Kernel      6.0 for multishot receive, 6.1 for DEFER_TASKRUN, 6.12 for incremental buffers.
+//             What is lacking is done without, and reported as not granted.
 // Buffers     The kernel picks one when bytes arrive (buffer_ring.hpp). A forward pins it, the
-//             send reads from it, and its completion gives it back. Over the limit it is copied,
-//             and counted.
+//             send reads from it, and its completion gives it back. Over the limit, or when few
+//             buffers are left, it is copied and counted. Who finds none is parked for a turn.
 // cost: io_uring_enter 1
 //             It submits the reply and sleeps until the next request. With many connections the
 //             call is shared by its batch. io_uring:plain needs 2: it asks for each receive.
@@ -24,9 +24,11 @@
 // second CPU.
 
 #include <liburing.h>
-#include <sys/eventfd.h>
+#include <poll.h>
 
 #include <algorithm>
+#include <cassert>
+#include <deque>
 
 #include "backends/buffer_ring.hpp"
 #include "backends/connections.hpp"
@@ -37,13 +39,12 @@
 #include "backends/ring.hpp"
 #include "backends/rooms.hpp"
 #include "backends/timers.hpp"
+#include "backends/uring_accept.hpp"
 #include "backends/uring_calls.hpp"
 #include "backends/uring_connection.hpp"
 
 namespace echolab {
 namespace {
-
-constexpr auto kAcceptRetry = std::chrono::milliseconds(100);  // after the descriptor limit was hit
 
 class UringLoop {
  public:
@@ -58,20 +59,20 @@ class UringLoop {
   [[nodiscard]] std::vector<Feature> features() const { return ring_.features(); }
 
  private:
-  // ---- Connection -----------------------------------------------------------------------------
   using Connection = UringConnection;
-  enum class Op : std::uint8_t { accept, receive, send, cancel, shutdown, reset, close, wake };
+  enum class Op : std::uint8_t { receive, send, watch, cancel, shutdown, reset, close, wake };
 
   static std::uint64_t tag(Op op, ConnId id) { return ring_tag(static_cast<std::uint8_t>(op), id); }
   Session& enter(Connection& c);
   void queue(io_uring_sqe* sqe, Op op, Connection& c);
-  void arm_accept();
-  void arm_wake();
-  void accepted(const io_uring_cqe& cqe);
+  void cancel(Op op, Connection& c);
+  void accepted(int fd);
   void receive(Connection& c);
+  void receive_parked();
   void received(Connection& c, const io_uring_cqe& cqe);
   void deliver(Connection& c, Input bytes, const Outbox::Source& source);
   void at_eof(Connection& c);
+  void watch(Connection& c);
   void resume(Connection& c);
   void stop_receiving(Connection& c);
   void apply(Connection& c, const Outbox::Source& source);
@@ -86,7 +87,6 @@ class UringLoop {
   void finish(Connection& c);
   void abort(Connection& c);
   void end(Connection& c, std::error_code error);
-  void close(int fd, std::uint64_t tagged);
   void release(Connection& c);
   void drain();
   void handle(const io_uring_cqe& cqe);
@@ -94,29 +94,28 @@ class UringLoop {
 
   const Limits limits_;
   const std::uint16_t shard_;
-  Listener listener_;
-  Fd wake_;
-  eventfd_t wake_value_ = 0;  // written by the kernel
   Counters counters_;
+  RingWake wake_;
   Ring ring_;
-  Connection::NoPins no_pins_;
   Connections<Connection> connections_;
   Timers timers_;
   Mailbox mailbox_;
   StopSignal stop_;
   Service* service_ = nullptr;
   Time now_{};
+  UringAccept accept_;
   UringCalls calls_;
   Rooms<Connection> rooms_;
-  Time accept_again_ = kNever;
-  bool accepting_ = false;
   bool draining_ = false;
-  std::vector<ConnId> silent_;    // have a silent send in flight
-  std::vector<ConnId> settling_;  // had one when the last call was made, which has carried it out
+  bool unsettled_ = false;  // silent sends were left in flight by the last call
+  // Have a silent send in flight. Each is queued by flush(), the last thing before wait(): between
+  // that call and settle() it would be taken for sent before it is submitted.
+  std::vector<ConnId> silent_;
+  std::vector<ConnId> settling_;  // silent_, when the last call has carried it out
   Out out_;                       // the effects of the callback being served
+  std::deque<ConnId> parked_;     // found no buffer to receive into
   std::vector<ConnId> flush_;     // have something to send that no request carries yet
   std::vector<ConnId> turn_;      // flush_ while it is worked off
-  std::vector<Mailbox::Item> items_;
 };
 
 // ---- setup ------------------------------------------------------------------------------------
@@ -125,12 +124,11 @@ UringLoop::UringLoop(Listener listener, std::uint16_t shard, const Options& opti
                      const Ring::Config& config)
     : limits_(options.limits),
       shard_(shard),
-      listener_(std::move(listener)),
-      wake_(eventfd(0, EFD_CLOEXEC)),
+      wake_(counters_),
       ring_(config, counters_),
+      accept_(ring_, counters_, std::move(listener)),
       calls_(ring_, counters_, now_),
       rooms_(limits_.low_water) {
-  if (!wake_) throw_errno(errno, "cannot create an eventfd");
 }
 
 // Tags a prepared entry; it is submitted with the next wait.
@@ -138,6 +136,11 @@ void UringLoop::queue(io_uring_sqe* sqe, Op op, Connection& c) {
   sqe->user_data = tag(op, c.id);
   if (ring_.direct() && op != Op::cancel) sqe->flags |= IOSQE_FIXED_FILE;
   ++c.in_flight;
+}
+
+// Its own completion says nothing: what is cancelled completes.
+void UringLoop::cancel(Op op, Connection& c) {
+  queue(ring_.cancel(tag(op, c.id)), Op::cancel, c);
 }
 
 // The session, for one callback, which may ask what is queued: what no completion has told of yet.
@@ -148,65 +151,41 @@ Session& UringLoop::enter(Connection& c) {
 
 // ---- accept -----------------------------------------------------------------------------------
 
-void UringLoop::arm_accept() {
-  if (accepting_ || draining_) return;
-  accept_again_ = kNever;
-  accepting_ = true;
-  io_uring_sqe* sqe = ring_.entry();
-  if (ring_.direct()) {
-    io_uring_prep_multishot_accept_direct(sqe, listener_.fd(), nullptr, nullptr, 0);
-  } else if (ring_.multishot()) {
-    io_uring_prep_multishot_accept(sqe, listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
-  } else {
-    io_uring_prep_accept(sqe, listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
-  }
-  sqe->user_data = tag(Op::accept, {});
-}
-
-void UringLoop::accepted(const io_uring_cqe& cqe) {
-  if ((cqe.flags & IORING_CQE_F_MORE) == 0) accepting_ = false;
-  if (cqe.res < 0) {
-    if (cqe.res == -EMFILE || cqe.res == -ENFILE) {
-      counters_.add(Count::refused);
-      accept_again_ = now_ + kAcceptRetry;  // sooner if one of ours ends
-    } else {
-      arm_accept();
-    }
-    return;
-  }
-  if (draining_) {
-    counters_.add(Count::refused);
-    return close(cqe.res, tag(Op::cancel, {}));
-  }
+void UringLoop::accepted(int fd) {
   counters_.add(Count::accepted);
   Connection& c = connections_.add(shard_);
-  c.fd = cqe.res;
+  c.fd = fd;
   c.session = service_->accept();
   enter(c).on_open(out_, c.id, now_);
   apply(c, {});
   receive(c);
-  arm_accept();
 }
 
 // ---- receive ----------------------------------------------------------------------------------
 
-// Asks for input, unless it is asked for or must wait. When slow readers hold all provided buffers,
-// one receive goes into a buffer of the connection's own, so that it does not wait for them; that
-// buffer must first be free of replies.
+// Asks for input, unless it is asked for or must wait: its own buffer may hold replies.
 void UringLoop::receive(Connection& c) {
-  if (c.receiving || c.paused || !c.held.empty() || c.eof || c.ended) return;
-  const bool provided = ring_.multishot() && !c.starved;
-  if (!provided && c.outbox.pinned() > 0) return;
+  if (c.receiving || c.parked || c.paused || !c.held.empty() || c.eof || c.ended) return;
+  if (!ring_.multishot() && c.outbox.pinned() > 0) return;
   io_uring_sqe* sqe = ring_.entry();
-  if (provided) {
-    io_uring_prep_recv_multishot(sqe, c.fd, nullptr, 0, 0);
-    sqe->flags |= IOSQE_BUFFER_SELECT;
-    sqe->buf_group = BufferRing::kGroup;
-  } else {
-    c.prepare_receive(sqe);
-  }
+  c.prepare_receive(sqe, ring_.multishot());
   queue(sqe, Op::receive, c);
   c.receiving = true;
+}
+
+// Goes on with those that found no buffer, as many as there are (always some: buffer_ring.hpp). One
+// may find none although nothing has arrived for it, so the loop does not sleep while any is left.
+void UringLoop::receive_parked() {
+  for (std::size_t buffers = ring_.buffers().refill(); buffers > 0 && !parked_.empty();) {
+    Connection* c = connections_.find(parked_.front().slot, parked_.front().generation);
+    parked_.pop_front();
+    if (c == nullptr) continue;
+    c->parked = false;
+    receive(*c);
+    if (!c->receiving) continue;
+    counters_.add(Count::rearms);
+    --buffers;
+  }
 }
 
 void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
@@ -214,27 +193,29 @@ void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
   if ((cqe.flags & IORING_CQE_F_MORE) == 0) {
     --c.in_flight;
     c.receiving = false;
-    c.starved = false;
   }
   if ((cqe.flags & IORING_CQE_F_BUFFER) != 0) {
     const std::uint16_t buffer = BufferRing::buffer_of(cqe);
-    Connection::Held input{ring_.buffers().received(cqe), buffer, Pin(ring_.buffers(), buffer)};
+    const Input bytes = ring_.buffers().received(cqe);
+    const Pin pin(ring_.buffers(), buffer);
+    const bool scarce = ring_.buffers().scarce();
+    const Outbox::Source source{&ring_.buffers(), buffer, scarce ? 0 : limits_.pinned};
     if (c.paused || !c.held.empty()) {
-      c.held.push_back(std::move(input));
+      counters_.add(Count::bytes_copied, c.hold(bytes, source));
     } else {
-      deliver(c, input.bytes, {&ring_.buffers(), buffer, limits_.pinned});
+      deliver(c, bytes, source);
     }
   } else if (cqe.res > 0) {
-    deliver(c, Input(c.buffer.get(), static_cast<std::size_t>(cqe.res)), {&no_pins_, 0, SIZE_MAX});
+    deliver(c, Input(c.buffer.get(), static_cast<std::size_t>(cqe.res)), {&c.no_pins, 0, SIZE_MAX});
   }
   if (c.ended) return release(c);
   if (cqe.res == 0) {
     c.eof = true;
-    if (c.held.empty()) at_eof(c);
-    return;
+    return c.held.empty() ? at_eof(c) : void();
   } else if (cqe.res == -ENOBUFS) {
     counters_.add(Count::enobufs);
-    c.starved = !ring_.buffers().grow();
+    c.parked = true;
+    return parked_.push_back(c.id);
   } else if (cqe.res < 0 && cqe.res != -ECANCELED && cqe.res != -EINTR) {
     return end(c, error_of(-cqe.res));
   }
@@ -254,6 +235,16 @@ void UringLoop::at_eof(Connection& c) {
   if (c.closing) return c.lingering ? end(c, {}) : void();
   enter(c).on_eof(out_, now_);
   apply(c, {});
+  if (!c.closing && !c.ended) watch(c);
+}
+
+// After the peer's FIN no receive is going to tell of a reset. Each poll reports the FIN at once,
+// and only one that goes on reports what comes after it.
+void UringLoop::watch(Connection& c) {
+  io_uring_sqe* sqe = ring_.entry();
+  io_uring_prep_poll_multishot(sqe, c.fd, 0);
+  queue(sqe, Op::watch, c);
+  c.watching = true;
 }
 
 // Goes on after a pause, first with what a multishot receive had completed before it was cancelled.
@@ -262,7 +253,7 @@ void UringLoop::resume(Connection& c) {
   std::size_t done = 0;
   for (; done < c.held.size() && !c.paused; ++done) {
     Connection::Held& h = c.held[done];
-    deliver(c, h.bytes, {&ring_.buffers(), h.buffer, limits_.pinned});
+    deliver(c, h.bytes, h.source);
     if (c.ended) return;
     h.pin = Pin();
   }
@@ -274,9 +265,7 @@ void UringLoop::resume(Connection& c) {
 // What has already arrived may still complete; it is held until reading goes on.
 void UringLoop::stop_receiving(Connection& c) {
   if (!c.receiving || c.cancelling) return;
-  io_uring_sqe* sqe = ring_.entry();
-  io_uring_prep_cancel64(sqe, tag(Op::receive, c.id), 0);
-  queue(sqe, Op::cancel, c);
+  cancel(Op::receive, c);
   c.cancelling = true;
 }
 
@@ -297,6 +286,7 @@ void UringLoop::apply(Connection& c, const Outbox::Source& source) {
   }
   if (out_.closing() && !c.ended) {
     c.closing = true;
+    timers_.set(c.id.slot, now_ + limits_.flush);
     if (c.calls > 0) calls_.cancel(c.id);
   } else if (!c.ended) {
     if (!out_.calls().empty()) c.calls += calls_.start(c.id, out_.calls());
@@ -324,21 +314,17 @@ void UringLoop::flush(Connection& c) {
     if (c.closing && !c.lingering) finish(c);
     return;
   }
+  assert(settling_.empty());
   io_uring_sqe* sqe = ring_.entry();
-  // If nothing waits for its completion, a send is first tried without waiting for room, and asked
-  // to report only that it could not take everything: then the same call submits it and sleeps
-  // until something else happens. MSG_WAITALL makes a short send a failure in that case; else it
-  // makes the kernel wait for room and go on.
-  unsigned flags = MSG_NOSIGNAL | MSG_WAITALL;
-  const bool awaited = c.closing || !c.receiving || c.awaits_room;
   c.prepare_send(sqe);
-  c.silent = ring_.synchronous() && !c.blocked && !awaited && c.sending == c.outbox.size();
+  // If nothing waits for its completion, it is asked to report only that it could not take all:
+  // then the same call submits it and sleeps until something else happens.
+  const bool awaited = c.closing || !c.receiving || c.awaits_room;
+  c.silent = ring_.silent() && !c.blocked && !awaited && c.sending == c.outbox.size();
   if (c.silent) {
-    flags |= MSG_DONTWAIT;
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     silent_.push_back(c.id);
   }
-  sqe->msg_flags = flags;
   queue(sqe, Op::send, c);
 }
 
@@ -354,6 +340,7 @@ void UringLoop::sent(Connection& c, int result) {
   if (c.blocked) counters_.add(result == -EAGAIN ? Count::eagain : Count::short_sends);
   counters_.add(Count::bytes_out, n);
   c.outbox.consume(n);
+  if (c.closing && n > 0) timers_.set(c.id.slot, now_ + limits_.flush);
   if (c.paused && c.outbox.size() <= limits_.low_water) resume(c);
   if (c.awaits_room) rooms_.check(c);
   receive(c);
@@ -379,29 +366,14 @@ void UringLoop::deliver_room() {
 // ---- post -------------------------------------------------------------------------------------
 
 void UringLoop::push(std::span<const ConnId> ids, const Post& post) noexcept {
-  if (mailbox_.push(ids, shard_, post) && mailbox_.take_wake()) eventfd_write(wake_.get(), 1);
-}
-
-void UringLoop::arm_wake() {
-  io_uring_sqe* sqe = ring_.entry();
-  io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof wake_value_, 0);
-  sqe->user_data = tag(Op::wake, {});
+  if (mailbox_.push(ids, shard_, post) && mailbox_.take_wake()) wake_.wake();
 }
 
 void UringLoop::deliver_posts() {
-  mailbox_.take(items_);
-  for (const Mailbox::Item& item : items_) {
-    for (const ConnId& id : item.to) {
-      Connection* c = connections_.find(id.slot, id.generation);
-      if (c == nullptr || c->ended || c->closing) {
-        counters_.add(Count::posts_stale);
-        continue;
-      }
-      counters_.add(Count::posts);
-      enter(*c).on_post(out_, item.post, now_);
-      apply(*c, {});
-    }
-  }
+  mailbox_.deliver(connections_, counters_, [this](Connection& c, const Post& post) {
+    enter(c).on_post(out_, post, now_);
+    apply(c, {});
+  });
 }
 
 // ---- deadlines --------------------------------------------------------------------------------
@@ -410,9 +382,9 @@ void UringLoop::fire_deadlines() {
   std::uint32_t slot = 0;
   while (timers_.pop(now_, slot)) {
     Connection& c = *connections_.at(slot);
-    if (c.lingering) {
-      end(c, {});
-    } else if (!c.closing) {
+    if (c.closing) {
+      end(c, c.lingering ? std::error_code() : std::make_error_code(std::errc::timed_out));
+    } else {
       counters_.add(Count::deadlines);
       enter(c).on_deadline(out_, now_);
       apply(c, {});
@@ -431,8 +403,7 @@ void UringLoop::deliver_replies() {
 
 // ---- close ------------------------------------------------------------------------------------
 
-// All is sent and the session has closed. The peer's FIN is awaited, so that no RST overtakes the
-// last reply.
+// All is sent. The peer's FIN is awaited, so that no RST overtakes the last reply.
 void UringLoop::finish(Connection& c) {
   if (c.eof) return end(c, {});
   io_uring_sqe* sqe = ring_.entry();
@@ -444,13 +415,11 @@ void UringLoop::finish(Connection& c) {
   resume(c);
 }
 
-// Connecting to no address disconnects at once, with RST (connect(2)); a direct descriptor has no
-// SO_LINGER to set. What the kernel still holds is cancelled by end().
+// What the kernel still holds is cancelled by end().
 void UringLoop::abort(Connection& c) {
-  static constexpr sockaddr kNowhere{AF_UNSPEC, {}};
   out_.clear();
   io_uring_sqe* sqe = ring_.entry();
-  io_uring_prep_connect(sqe, c.fd, &kNowhere, sizeof kNowhere);
+  c.prepare_reset(sqe);
   queue(sqe, Op::reset, c);
   end(c, std::make_error_code(std::errc::connection_aborted));
 }
@@ -465,54 +434,35 @@ void UringLoop::end(Connection& c, std::error_code error) {
   c.session.reset();
   c.held.clear();
   stop_receiving(c);
-  if (c.sending > 0) {
-    io_uring_sqe* sqe = ring_.entry();
-    io_uring_prep_cancel64(sqe, tag(Op::send, c.id), 0);
-    queue(sqe, Op::cancel, c);
-  }
+  if (c.sending > 0) cancel(Op::send, c);
+  if (c.watching) cancel(Op::watch, c);
   release(c);
 }
 
-void UringLoop::close(int fd, std::uint64_t tagged) {
-  io_uring_sqe* sqe = ring_.entry();
-  if (ring_.direct()) {
-    io_uring_prep_close_direct(sqe, static_cast<unsigned>(fd));
-  } else {
-    io_uring_prep_close(sqe, fd);
-  }
-  sqe->user_data = tagged;
-}
-
-// Frees an ended connection once the kernel holds nothing of it: first the descriptor, then the
-// rest.
+// Frees an ended connection once the kernel holds nothing of it: the descriptor, then the rest.
 void UringLoop::release(Connection& c) {
   if (c.in_flight > 0) return;
   c.outbox.clear();
   if (c.fd >= 0) {
-    close(c.fd, tag(Op::close, c.id));
+    io_uring_sqe* sqe = ring_.entry();
+    ring_.prepare_close(sqe, c.fd);
+    sqe->user_data = tag(Op::close, c.id);
     ++c.in_flight;
     c.fd = -1;
     return;
   }
   connections_.remove(c.id.slot);
-  if (accept_again_ != kNever) arm_accept();
 }
 
 // ---- drain ------------------------------------------------------------------------------------
 
 void UringLoop::stop(Duration grace) noexcept {
-  if (stop_.set(grace)) eventfd_write(wake_.get(), 1);
+  if (stop_.set(grace)) wake_.wake();
 }
 
 void UringLoop::drain() {
   draining_ = true;
-  if (accepting_) {
-    io_uring_sqe* sqe = ring_.entry();
-    io_uring_prep_cancel64(sqe, tag(Op::accept, {}), 0);
-    sqe->user_data = tag(Op::cancel, {});
-  }
-  listener_.shut();  // at once: the ring holds on to it until the accept is gone
-  listener_ = Listener();
+  accept_.shut();
   connections_.each([this](Connection& c) {
     if (c.ended || c.closing) return;
     enter(c).on_drain(out_, now_);
@@ -524,37 +474,47 @@ void UringLoop::drain() {
 
 void UringLoop::handle(const io_uring_cqe& cqe) {
   const auto op = static_cast<Op>(cqe.user_data >> 56);
-  if (op == Op::wake) return arm_wake();
-  if (op == Op::accept) return accepted(cqe);
+  if (op == Op::wake) return wake_.arm(ring_, tag(Op::wake, {}));
   if (cqe.user_data >> 56 >= UringCalls::kFirstOp) return calls_.completed(cqe);
+  if (cqe.user_data >> 56 >= UringAccept::kFirstOp) {
+    const auto fd = accept_.completed(cqe, connections_.size());
+    return fd ? accepted(*fd) : void();
+  }
   Connection* c =
       connections_.at_tag(static_cast<std::uint32_t>(cqe.user_data),
                           static_cast<std::uint32_t>(cqe.user_data >> 32), kRingTagGeneration);
   if (c == nullptr) return;
   if (op == Op::receive) return received(*c, cqe);
   if (op == Op::send) return sent(*c, cqe.res);
-  --c->in_flight;
+  const bool last = (cqe.flags & IORING_CQE_F_MORE) == 0;
+  if (last) --c->in_flight;
   if (op == Op::cancel) c->cancelling = false;
-  if (c->ended) release(*c);
+  if (op == Op::watch) c->watching = !last;
+  if (c->ended) return release(*c);
+  if (op != Op::watch || cqe.res < 0) return;
+  if ((cqe.res & (POLLERR | POLLHUP)) != 0) {
+    end(*c, std::make_error_code(std::errc::connection_reset));
+  } else if (last) {
+    watch(*c);
+  }
 }
 
-// Until something completes, a deadline is due or a post arrives.
+// Until something completes, a deadline is due or a post arrives; at once if sends are unsettled.
 void UringLoop::wait() {
-  Time next = std::min({timers_.next(), calls_.next(), accept_again_});
+  Time next = std::min(timers_.next(), calls_.next());
   if (draining_) next = std::min(next, stop_.until());
-  const bool sleep = rooms_.empty() && mailbox_.sleep();
-  const bool done = ring_.wait(!sleep           ? Duration::zero()
-                               : next == kNever ? Ring::kForever
-                                                : next - now_);
+  const bool sleep = rooms_.empty() && !unsettled_ && parked_.empty() && mailbox_.sleep();
+  const bool done = ring_.wait(!sleep ? Time::min() : next);
   if (done) settling_.swap(silent_);
+  unsettled_ = !silent_.empty();
   mailbox_.awake();
 }
 
 void UringLoop::run(Service& service) {
   service_ = &service;
   ring_.enable();
-  arm_wake();
-  arm_accept();
+  wake_.arm(ring_, tag(Op::wake, {}));
+  accept_.arm();
   now_ = std::chrono::steady_clock::now();
   for (;;) {
     if (stop_.requested()) {
@@ -564,7 +524,7 @@ void UringLoop::run(Service& service) {
             [this](Connection& c) { end(c, std::make_error_code(std::errc::operation_canceled)); });
       }
       if (connections_.size() == 0) calls_.shut();
-      if (connections_.size() + calls_.size() == 0) break;
+      if (connections_.size() + calls_.size() == 0 && accept_.idle()) break;
     }
     wait();
     now_ = std::chrono::steady_clock::now();
@@ -574,7 +534,7 @@ void UringLoop::run(Service& service) {
     fire_deadlines();
     deliver_replies();
     deliver_room();
-    if (accept_again_ <= now_) arm_accept();
+    if (ring_.multishot()) receive_parked();
     turn_.swap(flush_);
     for (const ConnId& id : turn_) {
       Connection* c = connections_.find(id.slot, id.generation);

@@ -6,7 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "backends/connections.hpp"
 #include "backends/session.hpp"
+#include "backends/stats.hpp"
 
 namespace echolab {
 
@@ -43,6 +45,19 @@ class Mailbox {
   }
   void awake() { asleep_.store(false, std::memory_order_relaxed); }
 
+  // Takes all items, and calls f(connection, post) for each connection that still takes posts.
+  template <class Connection, class F>
+  void deliver(const Connections<Connection>& connections, Counters& counters, F&& f) {
+    take(turn_);
+    for (const Item& item : turn_) {
+      for (const ConnId& id : item.to) {
+        Connection* c = connections.find(id.slot, id.generation);
+        const bool open = c != nullptr && !c->ended && !c->closing;
+        counters.add(open ? Count::posts : Count::posts_stale);
+        if (open) f(*c, item.post);
+      }
+    }
+  }
   // Takes all items. `into` comes back empty if there were none.
   void take(std::vector<Item>& into) {
     into.clear();
@@ -55,6 +70,7 @@ class Mailbox {
  private:
   std::mutex mutex_;
   std::vector<Item> items_;
+  std::vector<Item> turn_;  // items_ while they are delivered; the loop's
   std::atomic<bool> waiting_ = false;
   std::atomic<bool> asleep_ = false;
 };

@@ -1,5 +1,6 @@
 #include "backends/ring.hpp"
 
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,7 +8,6 @@
 #include <algorithm>
 
 #include "backends/models.hpp"
-#include "backends/sockets.hpp"
 
 namespace echolab {
 namespace {
@@ -17,6 +17,11 @@ constexpr unsigned kCompletions = 16384;  // entries; room for every connection 
 constexpr unsigned kSqIdleMs = 50;        // the kernel thread spins this long before it sleeps
 constexpr unsigned kMaxDirect = 65536;    // direct descriptors; also bounded by RLIMIT_NOFILE
 constexpr const char* kTooOld = "the kernel is too old";
+
+// Errors of io_uring_enter(2) after which the same call may succeed.
+bool passing(int rc) {
+  return rc == -EINTR || rc == -EAGAIN || rc == -EBUSY;
+}
 
 }  // namespace
 
@@ -39,6 +44,7 @@ void Ring::create() {
   }
   int rc = -EINVAL;
   Attempt got{};
+  unsigned granted = 0;  // feature bits
   for (; rc == -EINVAL && !attempts.empty(); attempts.pop_back()) {
     got = attempts.back();
     io_uring_params params{};
@@ -47,12 +53,15 @@ void Ring::create() {
     params.cq_entries = kCompletions;
     params.sq_thread_idle = kSqIdleMs;
     rc = io_uring_queue_init_params(kSubmissions, &ring_, &params);
+    granted = params.features;
   }
   if (rc < 0) throw_errno(-rc, "cannot create an io_uring");
   exit_.reset(&ring_);
   feature("single_issuer", config_.tuned, got.single_issuer, got.single_issuer ? "" : kTooOld);
   feature("defer_taskrun", config_.tuned && !config_.sqpoll, got.defer_taskrun,
           got.defer_taskrun ? "" : kTooOld);
+  silent_ = !config_.sqpoll && (granted & IORING_FEAT_CQE_SKIP) != 0;  // Linux 5.17
+  feature("cqe_skip", !config_.sqpoll, silent_, silent_ ? "" : kTooOld);
   feature("sqpoll", config_.sqpoll, config_.sqpoll, "a kernel thread uses a CPU of its own");
 }
 
@@ -81,9 +90,9 @@ void Ring::set_up_descriptors() {
   const auto slots = static_cast<unsigned>(std::min<rlim_t>(limit.rlim_cur, kMaxDirect));
   int rc = -EINVAL;
   if (config_.tuned && multishot()) rc = io_uring_register_files_sparse(&ring_, slots);
-  direct_ = rc == 0;
-  feature("direct_descriptors", config_.tuned, direct_,
-          direct_ ? std::to_string(slots) + " slots" : std::generic_category().message(-rc));
+  if (rc == 0) slots_ = slots;
+  feature("direct_descriptors", config_.tuned, direct(),
+          direct() ? std::to_string(slots) + " slots" : std::generic_category().message(-rc));
 }
 
 void Ring::feature(const char* name, bool asked, bool granted, const std::string& note) {
@@ -103,19 +112,47 @@ io_uring_sqe* Ring::entry() {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   while (sqe == nullptr) {
     counters_.add(Count::sys_enter);
-    io_uring_submit(&ring_);
+    const int rc = io_uring_submit(&ring_);
+    if (rc < 0 && !passing(rc)) throw_errno(-rc, "io_uring_enter failed");
     if (config_.sqpoll) io_uring_sqring_wait(&ring_);
     sqe = io_uring_get_sqe(&ring_);
   }
   return sqe;
 }
 
-bool Ring::wait(Duration limit) {
+io_uring_sqe* Ring::cancel(std::uint64_t tag) {
+  io_uring_sqe* sqe = entry();
+  io_uring_prep_cancel64(sqe, tag, 0);
+  return sqe;
+}
+
+void Ring::prepare_accept(io_uring_sqe* sqe, int listener) const {
+  if (direct()) {
+    io_uring_prep_multishot_accept_direct(sqe, listener, nullptr, nullptr, 0);
+  } else if (multishot()) {
+    io_uring_prep_multishot_accept(sqe, listener, nullptr, nullptr, SOCK_CLOEXEC);
+  } else {
+    io_uring_prep_accept(sqe, listener, nullptr, nullptr, SOCK_CLOEXEC);
+  }
+}
+
+void Ring::prepare_close(io_uring_sqe* sqe, int fd) const {
+  if (direct()) {
+    io_uring_prep_close_direct(sqe, static_cast<unsigned>(fd));
+  } else {
+    io_uring_prep_close(sqe, fd);
+  }
+}
+
+bool Ring::wait(Time until) {
   counters_.add(Count::sys_enter);
   int rc = 0;
-  if (limit <= Duration::zero()) {
+  // From now, not from the start of the turn, which has taken its time.
+  const bool timed = until != kNever && until != Time::min();
+  const Duration limit = timed ? until - std::chrono::steady_clock::now() : Duration::zero();
+  if (until != kNever && limit <= Duration::zero()) {
     rc = io_uring_submit_and_get_events(&ring_);
-  } else if (limit == kForever) {
+  } else if (until == kNever) {
     rc = io_uring_submit_and_wait(&ring_, 1);
   } else {
     const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(limit).count();
@@ -123,12 +160,25 @@ bool Ring::wait(Duration limit) {
     io_uring_cqe* ignored = nullptr;
     rc = io_uring_submit_and_wait_timeout(&ring_, &ignored, 1, &timeout, nullptr);
   }
-  if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EBUSY && rc != -EAGAIN) {
-    throw_errno(-rc, "io_uring_enter failed");
-  }
+  if (rc < 0 && rc != -ETIME && !passing(rc)) throw_errno(-rc, "io_uring_enter failed");
   const bool overflow = io_uring_cq_has_overflow(&ring_);
   if (overflow) counters_.add(Count::cq_overflows);
   return !overflow && !config_.sqpoll && io_uring_sq_ready(&ring_) == 0;
+}
+
+RingWake::RingWake(Counters& counters) : counters_(counters), event_(eventfd(0, EFD_CLOEXEC)) {
+  if (!event_) throw_errno(errno, "cannot create an eventfd");
+}
+
+void RingWake::arm(Ring& ring, std::uint64_t tag) {
+  io_uring_sqe* sqe = ring.entry();
+  io_uring_prep_read(sqe, event_.get(), &value_, sizeof value_, 0);
+  sqe->user_data = tag;
+}
+
+void RingWake::wake() noexcept {
+  counters_.add_shared(Count::sys_wake);
+  eventfd_write(event_.get(), 1);
 }
 
 std::string io_uring_unavailable() {

@@ -13,6 +13,7 @@
 
 #include "backends/buffer_ring.hpp"
 #include "backends/session.hpp"
+#include "backends/sockets.hpp"
 #include "backends/stats.hpp"
 
 namespace echolab {
@@ -39,13 +40,18 @@ class Ring {
 
   void enable();  // throws std::system_error
 
-  // A free submission entry, never null. When the ring is full, what is in it is submitted first.
+  // A free submission entry, never null. When the ring is full, what is in it is submitted first;
+  // throws std::system_error if the kernel does not take it.
   io_uring_sqe* entry();
-  // Submits all entries and sleeps until something completes, at most for `limit` (kForever: no
-  // limit; zero: does not sleep). One system call. True: whatever could be carried out while it was
+  // An entry filled in to cancel what has this tag.
+  io_uring_sqe* cancel(std::uint64_t tag);
+  // Fill in an entry for the kind of descriptor that this ring accepts sockets as.
+  void prepare_accept(io_uring_sqe* sqe, int listener) const;
+  void prepare_close(io_uring_sqe* sqe, int fd) const;
+  // Submits all entries and sleeps until something completes, at most until `until` (kNever: no
+  // limit; past: does not sleep). One system call. True: whatever could be carried out while it was
   // submitted has been, and its completion, if it was to have one, is there.
-  bool wait(Duration limit);
-  static constexpr Duration kForever = Duration::max();
+  bool wait(Time until);
   // Calls handle(cqe) for each completion, and returns their number.
   template <class Handle>
   unsigned completions(Handle&& handle) {
@@ -61,10 +67,12 @@ class Ring {
   }
 
   [[nodiscard]] bool multishot() const { return buffers_.has_value(); }
-  // Whether requests are carried out, where they can be, by the call that submits them.
-  [[nodiscard]] bool synchronous() const { return !config_.sqpoll; }
-  [[nodiscard]] bool direct() const { return direct_; }  // accepted sockets are direct descriptors
-  [[nodiscard]] BufferRing& buffers() { return *buffers_; }  // only if multishot()
+  // Whether a send may report failure only, and still be known to have succeeded: the call that
+  // submits it carries it out (not so with sqpoll), and success can be left out.
+  [[nodiscard]] bool silent() const { return silent_; }
+  [[nodiscard]] bool direct() const { return slots_ > 0; }    // accepted sockets are direct ones
+  [[nodiscard]] std::size_t slots() const { return slots_; }  // for direct descriptors
+  [[nodiscard]] BufferRing& buffers() { return *buffers_; }   // only if multishot()
   [[nodiscard]] const std::vector<Feature>& features() const { return features_; }
 
  private:
@@ -81,8 +89,23 @@ class Ring {
   io_uring ring_{};
   std::unique_ptr<io_uring, Exit> exit_;
   std::optional<BufferRing> buffers_;
-  bool direct_ = false;
+  unsigned slots_ = 0;
+  bool silent_ = false;
   std::vector<Feature> features_;
+};
+
+// What wakes the thread that waits on a ring.
+class RingWake {
+ public:
+  explicit RingWake(Counters& counters);  // throws std::system_error
+  // The next wake() completes with this tag.
+  void arm(Ring& ring, std::uint64_t tag);
+  void wake() noexcept;  // any thread
+
+ private:
+  Counters& counters_;
+  Fd event_;
+  std::uint64_t value_ = 0;  // written by the kernel
 };
 
 }  // namespace echolab

@@ -22,7 +22,7 @@ void UringCalls::connect(Link& l) {
 // A large request may be answered while it is still being sent: both at once.
 void UringCalls::request(Link& l) {
   l.outdated = l.watching;
-  if (!l.call.asked.request.empty()) send(l, ring_.synchronous());
+  if (!l.call.asked.request.empty()) send(l, ring_.silent());
   receive(l);
 }
 
@@ -104,9 +104,7 @@ void UringCalls::close(Link& l) {
                                       {l.watching, Op::watch}};
   for (const auto& [is, op] : held) {
     if (!is) continue;
-    io_uring_sqe* sqe = ring_.entry();
-    io_uring_prep_cancel64(sqe, ring_tag(static_cast<std::uint8_t>(op), l.id), 0);
-    submit(sqe, Op::cancel, l);
+    submit(ring_.cancel(ring_tag(static_cast<std::uint8_t>(op), l.id)), Op::cancel, l);
   }
   release(l);
 }

@@ -1,8 +1,13 @@
 // Every byte arrives, once and in order, however it is cut and by whichever effect it is sent.
 #include <fmt/format.h>
+#include <linux/io_uring.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
+#include "backends/sockets.hpp"
 #include "tests/skip.hpp"
 #include "tests/world.hpp"
 
@@ -287,6 +292,26 @@ CONFORMANCE(ipv6, "IPv6", Over::one_loop) {
   const Blob request = pattern(1, 100'000);
   CHECK(difference(request, peer->exchange_all(request)) == "");
   world->finish();
+}
+
+CONFORMANCE(silent_sends, "sends are silent only where the kernel can leave success out",
+            Over::one_loop) {
+  const std::string_view spec = target.spec;
+  if (!spec.starts_with("io_uring")) return;
+  io_uring_params params{};
+  const Fd ring(static_cast<int>(syscall(SYS_io_uring_setup, 2, &params)));
+  REQUIRE(ring);
+  auto world = make_world(target);
+  world->start(serve_echo());
+  CHECK(world->connect()->exchange_all(pattern(1, 100)).size() == 100);
+  world->finish();
+  const Stats stats = world->backend().stats();
+  const auto feature = std::find_if(stats.features.begin(), stats.features.end(),
+                                    [](const Feature& f) { return f.name == "cqe_skip"; });
+  REQUIRE(feature != stats.features.end());
+  CHECK(feature->asked == (spec != "io_uring:sqpoll"));
+  const bool can = (params.features & IORING_FEAT_CQE_SKIP) != 0;
+  CHECK(feature->granted == (feature->asked && can));
 }
 
 }  // namespace

@@ -288,6 +288,33 @@ CONFORMANCE(reset_idle, "a reset ends the session with an error", Over::one_loop
   world->finish();
 }
 
+CONFORMANCE(reset_half_closed, "a reset after the client's FIN ends a session that is open",
+            Over::all) {
+  if (!target.tells_reset_after_fin()) return;
+  Ends ends;
+  std::atomic<int> eofs = 0;
+  auto world = make_world(target);
+  world->start(serve([&] {
+    Handlers h;
+    h.eof = [&](Out&, Time) { ++eofs; };
+    h.close = [&](std::error_code e) { ends.count(e); };
+    return h;
+  }));
+  Peers peers = world->connect_many(10);
+  for (auto& peer : peers) {
+    peer->exchange(pattern(1, 100), 100);
+    peer->half_close();
+  }
+  REQUIRE(world->eventually([&] { return eofs == 10; }));
+  world->pass(kMoment);
+  CHECK(ends.total() == 0);
+  for (auto& peer : peers) peer->reset();
+  CHECK(all_gone(*world));
+  INFO("clean " << ends.clean << ", other errors " << ends.other);
+  CHECK(ends.reset == 10);
+  world->finish();
+}
+
 CONFORMANCE(reset_at_once, "connections reset before and after their first bytes", Over::all) {
   auto world = make_world(target);
   world->start(serve_echo());

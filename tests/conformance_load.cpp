@@ -1,5 +1,6 @@
 // Many connections, and connections that take more than they are given.
 #include <atomic>
+#include <future>
 #include <mutex>
 #include <set>
 #include <tuple>
@@ -263,6 +264,45 @@ CONFORMANCE(counted, "counters say what happened", Over::one_loop) {
     CHECK(stats.get(Count::wakeups) > 0);
     for (const Feature& f : stats.features) CHECK_FALSE(f.name.empty());
   }
+}
+
+CONFORMANCE(idle_crowd, "clients that say nothing do not keep others from being read",
+            Over::one_loop) {
+  // All come while the loop is busy, so that what it reads into runs out in the midst of them.
+  constexpr std::size_t kTalking = 40;
+  constexpr std::size_t kSilent = 200;
+  if (target.simulated() || target.capacity() < 2 * kTalking + kSilent) return;
+  std::promise<void> busy, go;
+  std::atomic<bool> asked = false;
+  auto world = make_world(target);
+  world->start(serve([&] {
+    Handlers h;
+    h.bytes = [&](Out& out, Input in, Time) {
+      if (!asked.exchange(true)) {
+        busy.set_value();
+        go.get_future().wait();
+      }
+      out.forward(in);
+    };
+    return h;
+  }));
+  auto first = world->connect();
+  first->send(pattern(1, 1));
+  REQUIRE(busy.get_future().wait_for(kPatience) == std::future_status::ready);
+  const Blob request = pattern(2, 64 * 1024);
+  const auto talk = [&] {
+    Peers peers = world->connect_many(kTalking);
+    for (auto& peer : peers) peer->send(request);
+    return peers;
+  };
+  Peers early = talk();
+  const Peers silent = world->connect_many(kSilent);
+  Peers late = talk();
+  go.set_value();
+  for (auto* peers : {&early, &late}) {
+    for (auto& peer : *peers) CHECK(difference(request, peer->read(request.size())) == "");
+  }
+  world->finish();
 }
 
 }  // namespace

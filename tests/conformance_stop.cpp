@@ -92,6 +92,29 @@ CONFORMANCE(stop_refuses, "after a stop nobody is served any more", Over::all) {
   CHECK(world->watch.accepted == 1);
 }
 
+CONFORMANCE(stop_forgets_nobody, "whoever connects while it stops is ended", Over::all) {
+  for (int round = 0; round < 5; ++round) {
+    auto world = make_world(target);
+    world->start(serve_echo());
+    Peers peers;
+    std::atomic<int> left = 40;
+    world->race({[&] {
+                   if (auto peer = world->try_connect()) peers.push_back(std::move(peer));
+                   return --left > 0;
+                 },
+                 [&] {
+                   if (left > 20) return true;
+                   world->backend().stop(0ms);
+                   return false;
+                 }});
+    REQUIRE(world->eventually([&] { return world->run_returned(); }));
+    world->finish();
+    for (auto& peer : peers) {
+      if (peer->state() == Peer::State::open) peer->read_end();
+    }
+  }
+}
+
 CONFORMANCE(drain_says_goodbye, "on_drain may write and its bytes come last", Over::all) {
   auto world = make_world(target);
   world->start(serve([] {

@@ -128,6 +128,7 @@ SOUND = [
     ("echo/main.cpp", '"echo/echo.hpp"'),
     ("echo/main.cpp", "<thread>"),
     ("echo/raw_epoll.cpp", "<sys/epoll.h>"),
+    ("echo/raw_io_uring.cpp", "<liburing.h>"),
     ("patterns/hub.cpp", "<mutex>"),
     ("patterns/hub.cpp", '"patterns/hub.hpp"'),
     ("patterns/jobs.hpp", "<mutex>"),

@@ -181,7 +181,7 @@ expect "bench passes arguments, folder and exit status on" 7 \
   -F "<$scratch><bench><--filter><a b><-o><some where>" "$out"
 expect "bench keeps chatter from stdout" 7 -v "chatter" "$out"
 expect "bench builds the release preset" 7 "^cmake --preset release$" "$calls"
-expect "bench builds what it runs" 7 "^cmake --build build/release --target harness echo-server raw-epoll$" "$calls"
+expect "bench builds what it runs" 7 "^cmake --build build/release --target harness echo-server raw-controls$" "$calls"
 run with_stand_ins "$copy/scripts/compare" "a b" c --fail-on 5%
 expect "compare passes arguments on" 7 -F "<compare><a b><c><--fail-on><5%>" "$out"
 

@@ -127,6 +127,10 @@ struct Target {
   [[nodiscard]] bool simulated() const { return std::string_view(spec) == "sim"; }
   // Whether a session's calls keep its other callbacks waiting.
   [[nodiscard]] bool blocking() const { return std::string_view(spec).starts_with("threads"); }
+  // libuv stops polling a stream that has reached its end, and nothing else tells of its reset.
+  [[nodiscard]] bool tells_reset_after_fin() const {
+    return !std::string_view(spec).starts_with("libuv");
+  }
   // Connections that are served at the same time.
   [[nodiscard]] std::size_t capacity() const {
     return std::string_view(spec).starts_with("threads:pool") ? 60 : 100'000;
