@@ -52,7 +52,8 @@ class Message {
   const std::string key;   // for conflation; may be empty
   const std::string data;  // UTF-8
   [[nodiscard]] std::size_t size() const { return topic.size() + key.size() + data.size(); }
-  // Bytes in memory, frames aside: each of those that are in use comes on top, as long as this.
+  // Bytes in memory, frames aside: each of those that are in use comes on top, as long as this; of
+  // control characters, which JSON writes as six, or line ends, six or seven times as long.
   [[nodiscard]] std::size_t footprint() const { return sizeof(Message) + size(); }
 
  private:
