@@ -74,7 +74,8 @@ struct Gap {
 inline constexpr std::string_view kAllTopics = "*";
 
 struct HubLimits {
-  std::size_t topics = 10'000;           // more: 429
+  // More: 429. Those with a retained message stay, so that it takes a restart to get rid of them.
+  std::size_t topics = 10'000;
   std::size_t subscriptions = 100'000;   // in all; more: 429
   std::size_t topic_name = 256;          // bytes
   std::size_t key = 256;                 // bytes
@@ -164,7 +165,9 @@ class Hub {
   struct Join {
     Cursor from;
     bool retained = false;  // with Cursor::latest: begin with the topic's last message
-    // Publishers wait rather than evict what this subscriber has not fetched.
+    // Publishers of the topic wait rather than evict what this subscriber has not fetched. Those of
+    // others do not: when the history of all topics is full, this one's goes too, as a gap, for
+    // else whoever blocks many topics and reads none would end the publishing on all.
     bool blocks = false;
   };
   // From any session. `who`: the connection that is rung. Refusal::none, or why not.
