@@ -34,6 +34,7 @@ class TopicService final : public Service {
 
   [[nodiscard]] const Hub& hub() const { return hub_; }
   [[nodiscard]] const ConsumerTotals& consumers() { return topics_.consumers(); }
+  [[nodiscard]] std::size_t websockets() const { return push_.connections; }
 
  private:
   Hub hub_;
@@ -112,6 +113,7 @@ void run_oracle(World& world, std::uint64_t seed, std::size_t messages) {
   CHECK(world.eventually([&] { return service.hub().totals().subscriptions == 0; }));
   CHECK(world.eventually([&] { return world.watch.destroyed == world.watch.accepted; }));
   CHECK(service.consumers().queued_bytes == 0);
+  CHECK(service.websockets() == 0);
   world.finish();
 }
 
