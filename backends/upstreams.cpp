@@ -212,8 +212,10 @@ Fd Upstreams::take(const Upstream& upstream, Counters& counters) {
     {
       const std::scoped_lock lock(mutex_);
       const auto at = idle_.find(&upstream);
-      if (at == idle_.end() || at->second.empty()) return {};
-      fd = std::move(at->second.back());
+      if (at == idle_.end()) return {};
+      expire(at->second, counters);
+      if (at->second.empty()) return {};
+      fd = std::move(at->second.back().fd);
       at->second.pop_back();
     }
     std::byte unexpected{};
@@ -224,12 +226,21 @@ Fd Upstreams::take(const Upstream& upstream, Counters& counters) {
   }
 }
 
+void Upstreams::expire(std::vector<Idle>& idle, Counters& counters) const {
+  const Time now = std::chrono::steady_clock::now();
+  const auto fresh = std::find_if(idle.begin(), idle.end(),
+                                  [&](const Idle& one) { return now - one.since < idle_time_; });
+  counters.add(Count::sys_close, static_cast<std::uint64_t>(fresh - idle.begin()));
+  idle.erase(idle.begin(), fresh);
+}
+
 void Upstreams::keep(const Upstream& upstream, Fd fd, Counters& counters) {
   {
     const std::scoped_lock lock(mutex_);
-    std::vector<Fd>& idle = idle_[&upstream];
+    std::vector<Idle>& idle = idle_[&upstream];
+    expire(idle, counters);
     if (idle.size() < kMostIdle) {
-      idle.push_back(std::move(fd));
+      idle.push_back({std::move(fd), std::chrono::steady_clock::now()});
       return;
     }
   }

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/calls.hpp"
 #include "backends/session.hpp"
 #include "backends/sockets.hpp"
 #include "backends/stats.hpp"
@@ -51,9 +52,14 @@ struct Answer {
 
 // Keeps the connections that nobody uses, most recently used first. Any thread; nothing is locked
 // while a call waits.
+//
+// One that nobody has used for `idle_time` is not used again, as in the loops. No thread waits for
+// that moment: it is closed when the next call to its upstream is made or ends.
 class Upstreams {
  public:
   static constexpr int kNobody = -1;
+
+  explicit Upstreams(Duration idle_time = Calls::kIdleTime) : idle_time_(idle_time) {}
 
   // Sends the request and waits for the whole reply. The call also ends with operation_canceled
   // when the connection `client` is gone, a descriptor that the caller keeps open, or kNobody. A
@@ -68,8 +74,16 @@ class Upstreams {
   Fd take(const Upstream& upstream, Counters& counters);
   void keep(const Upstream& upstream, Fd fd, Counters& counters);
 
+  struct Idle {
+    Fd fd;
+    Time since;
+  };
+  // With the lock held: those that have been idle for too long.
+  void expire(std::vector<Idle>& idle, Counters& counters) const;
+
+  const Duration idle_time_;
   std::mutex mutex_;
-  std::unordered_map<const Upstream*, std::vector<Fd>> idle_;
+  std::unordered_map<const Upstream*, std::vector<Idle>> idle_;  // the oldest first
 };
 
 }  // namespace echolab

@@ -123,15 +123,17 @@ void App::add_plain_routes() {
               [](const Request&, const Captures&, Answer& answer) {
                 answer.send(text(200, "Hello, World!"));
               });
-  router_.add("POST", "/echo", "the body, back",
-              [](const Request& request, const Captures&, Answer& answer) {
-                Response response;
-                const std::string_view type = request.field("Content-Type");
-                response.fields.push_back({"Content-Type", type.empty() ? "application/octet-stream"
-                                                                        : std::string(type)});
-                response.body = request.body;
-                answer.send(std::move(response));
-              });
+  router_.add(
+      "POST", "/echo", "the body, back",
+      [](const Request& request, const Captures&, Answer& answer) {
+        Response response;
+        const std::string_view type = request.field("Content-Type");
+        response.fields.push_back(
+            {"Content-Type", type.empty() ? "application/octet-stream" : std::string(type)});
+        response.body = request.body;
+        answer.send(std::move(response));
+      },
+      Router::Body::needed);
   router_.add("GET", "/metrics", "counters in Prometheus' text format",
               [this](const Request&, const Captures&, Answer& answer) { answer.send(metrics()); });
 }

@@ -52,7 +52,9 @@ bool Consumer::fits(const Message& message) const {
 }
 
 Hub::Room Consumer::room() const {
-  return {messages_ < limits_.messages ? limits_.messages - messages_ : 0,
+  // One fits into an empty queue whatever the limits are, or nothing would ever be fetched.
+  const std::size_t most = std::max<std::size_t>(limits_.messages, 1);
+  return {messages_ < most ? most - messages_ : 0,
           bytes_ < limits_.bytes ? limits_.bytes - bytes_ : 0, messages_ == 0};
 }
 

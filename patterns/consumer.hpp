@@ -28,8 +28,10 @@ const char* name_of(Policy);  // "drop-oldest", ...
 std::optional<Policy> parse_policy(std::string_view);
 
 struct ConsumerLimits {
-  std::size_t messages = 256;
-  std::size_t bytes = 256 * 1024;  // Message::size; one message fits however large it is
+  std::size_t messages = 256;  // at least one, whatever is said here
+  // Message::size; one message fits however large it is. There is no bound on all queues together
+  // but this one times HubLimits::subscriptions: what several queues hold is there once.
+  std::size_t bytes = 256 * 1024;
   // A subscriber that is at its bound and takes nothing for so long is disconnected. With
   // block_publisher it is the publisher that waits no longer than that.
   Duration deadline = std::chrono::seconds(10);

@@ -99,8 +99,10 @@ void Topics::events(const Request& request, const std::string& topic, Answer& an
   }
   join.blocks = *policy == Policy::block_publisher;
   if (request.parameter("retained", value)) {
-    if (value != "0" && value != "1") return answer.send(text(400, "retained: 0 or 1"));
-    join.retained = value == "1";
+    if (value != "true" && value != "false") {
+      return answer.send(text(400, "retained: true or false"));
+    }
+    join.retained = value == "true";
   }
   Response head;
   head.fields = {{"Content-Type", "text/event-stream"}, {"Cache-Control", "no-store"}};

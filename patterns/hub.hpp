@@ -52,7 +52,8 @@ class Message {
   const std::string key;   // for conflation; may be empty
   const std::string data;  // UTF-8
   [[nodiscard]] std::size_t size() const { return topic.size() + key.size() + data.size(); }
-  // Bytes in memory, frames aside: each of those that are in use comes on top, as long as this.
+  // Bytes in memory, frames aside: each of those that are in use comes on top, as long as this; of
+  // control characters, which JSON writes as six, or line ends, six or seven times as long.
   [[nodiscard]] std::size_t footprint() const { return sizeof(Message) + size(); }
 
  private:
@@ -73,7 +74,8 @@ struct Gap {
 inline constexpr std::string_view kAllTopics = "*";
 
 struct HubLimits {
-  std::size_t topics = 10'000;           // more: 429
+  // More: 429. Those with a retained message stay, so that it takes a restart to get rid of them.
+  std::size_t topics = 10'000;
   std::size_t subscriptions = 100'000;   // in all; more: 429
   std::size_t topic_name = 256;          // bytes
   std::size_t key = 256;                 // bytes
@@ -163,7 +165,9 @@ class Hub {
   struct Join {
     Cursor from;
     bool retained = false;  // with Cursor::latest: begin with the topic's last message
-    // Publishers wait rather than evict what this subscriber has not fetched.
+    // Publishers of the topic wait rather than evict what this subscriber has not fetched. Those of
+    // others do not: when the history of all topics is full, this one's goes too, as a gap, for
+    // else whoever blocks many topics and reads none would end the publishing on all.
     bool blocks = false;
   };
   // From any session. `who`: the connection that is rung. Refusal::none, or why not.

@@ -15,7 +15,9 @@
 namespace echolab::patterns {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json;  // what is said: in the order in which it is written
+using Parsed = nlohmann::json;        // what is heard: an ordered one looks through all its members
+                                      // for each that is added
 
 // Objects and arrays within each other. A ref is written again by recursion, so that a deep one
 // would be a way to the end of the stack.
@@ -57,7 +59,7 @@ const char* reason_of(Hub::Refusal refusal) {
 // A subscription as a client asks for it.
 struct Wish {
   std::string topic;
-  std::string cursor_text = "latest";
+  std::string cursor_text;
   Hub::Cursor cursor;
   Policy policy = Policy::drop_oldest;
   bool retained = false;
@@ -107,22 +109,22 @@ class PushHandler final : public WsHandler {
 
   void on_open(WebSocket& ws) override {
     if (!first_) return;
-    subscribe(ws, *first_, Json());
+    subscribe(ws, *first_, {});
     first_.reset();
     set_deadline(ws);
   }
   void on_message(WebSocket& ws, WsOpcode type, std::string_view payload) override {
     if (type != WsOpcode::text) return ws.close(WsCode::unsupported_data, "text messages only");
     bool too_deep = false;
-    const Json message = Json::parse(
+    const Parsed message = Parsed::parse(
         payload,
-        [&](int depth, Json::parse_event_t, Json&) {
+        [&](int depth, Parsed::parse_event_t, Parsed&) {
           too_deep = too_deep || depth > kDepth;
           return depth <= kDepth;
         },
         /*allow_exceptions=*/false);
     if (too_deep || !message.is_object()) {
-      return error(ws, too_deep ? "nested too deeply" : "not a JSON object", Json());
+      return error(ws, too_deep ? "nested too deeply" : "not a JSON object", {});
     }
     perform(ws, message);
     set_deadline(ws);
@@ -139,7 +141,10 @@ class PushHandler final : public WsHandler {
     for (Subscribed& one : subscribed_) pump(ws, one);
     set_deadline(ws);
   }
-  void on_deadline(WebSocket& ws) override { on_room(ws); }
+  void on_deadline(WebSocket& ws) override {
+    give_up(ws);
+    on_room(ws);
+  }
 
  private:
   struct Subscribed {
@@ -148,20 +153,31 @@ class PushHandler final : public WsHandler {
   };
   struct Publication {
     std::string topic, key, data;
-    Json ref;  // null: none
-    [[nodiscard]] std::size_t size() const { return topic.size() + key.size() + data.size(); }
+    std::string ref;  // JSON; empty: none
+    Time by;          // it waits no longer
+    [[nodiscard]] std::size_t size() const {
+      return topic.size() + key.size() + data.size() + ref.size();
+    }
   };
 
-  static void reply(WebSocket& ws, Json json, const Json& ref) {
-    if (!ref.is_null()) json["ref"] = ref;
-    ws.send(WsOpcode::text, json.dump());
+  // `ref`: JSON, or empty.
+  static void reply(WebSocket& ws, const Json& json, const std::string& ref) {
+    std::string text = json.dump();
+    if (!ref.empty()) {
+      text.pop_back();
+      text.append(R"(,"ref":)").append(ref).append("}");
+    }
+    ws.send(WsOpcode::text, text);
   }
-  static void error(WebSocket& ws, std::string_view reason, const Json& ref) {
+  static void error(WebSocket& ws, std::string_view reason, const std::string& ref) {
     reply(ws, {{"op", "error"}, {"reason", reason}}, ref);
   }
 
-  void perform(WebSocket& ws, const Json& message) {
-    const Json ref = message.value("ref", Json());
+  void perform(WebSocket& ws, const Parsed& message) {
+    std::string ref;
+    if (const auto given = message.find("ref"); given != message.end() && !given->is_null()) {
+      ref = given->dump();
+    }
     // Null if there is none or it is not a string; both are told apart by has().
     const auto text = [&](const char* name) -> const std::string* {
       const auto found = message.find(name);
@@ -197,7 +213,8 @@ class PushHandler final : public WsHandler {
     const std::string* const data = text("data");
     if (data == nullptr) return error(ws, "data is missing", ref);
     const std::string* const key = text("key");
-    publish(ws, {*topic, key == nullptr ? "" : *key, *data, ref});
+    publish(ws, {*topic, key == nullptr ? "" : *key, *data, std::move(ref),
+                 ws.now() + context_.consumer.deadline});
   }
 
   // ---- subscriptions ----------------------------------------------------------------------------
@@ -205,21 +222,20 @@ class PushHandler final : public WsHandler {
     return std::find_if(subscribed_.begin(), subscribed_.end(),
                         [&](const Subscribed& one) { return one.topic == topic; });
   }
-  void subscribe(WebSocket& ws, const Wish& wish, const Json& ref) {
+  void subscribe(WebSocket& ws, const Wish& wish, const std::string& ref) {
     if (find(wish.topic) != subscribed_.end()) return error(ws, "already subscribed", ref);
     if (subscribed_.size() >= context_.push.subscriptions) {
       return error(ws, "too many subscriptions on this connection", ref);
     }
     Hub& hub = context_.hub;
-    // Taken before the subscription begins: what is published in between comes and has a larger id.
-    std::string cursor = wish.cursor_text;
-    if (cursor == "latest") cursor = hub.id_of(hub.totals().published);
-    if (cursor == "earliest") cursor = hub.id_of(0);
     Hub::Subscription subscription;
     const Hub::Refusal refusal = hub.subscribe(
         wish.topic, ws.id(), {wish.cursor, wish.retained, wish.policy == Policy::block_publisher},
         subscription);
     if (refusal != Hub::Refusal::none) return error(ws, reason_of(refusal), ref);
+    // One from before a restart is kept until its gap is told.
+    const bool restarted = wish.cursor.from == Hub::Cursor::From::restarted;
+    const std::string cursor = restarted ? wish.cursor_text : hub.id_of(subscription.cursor());
     reply(ws,
           {{"op", "subscribed"},
            {"topic", wish.topic},
@@ -230,7 +246,7 @@ class PushHandler final : public WsHandler {
                                        context_.totals);
     pump(ws, subscribed_.emplace_back(Subscribed{wish.topic, std::move(feed)}));
   }
-  void unsubscribe(WebSocket& ws, const std::string& topic, const Json& ref) {
+  void unsubscribe(WebSocket& ws, const std::string& topic, const std::string& ref) {
     const auto found = find(topic);
     if (found == subscribed_.end()) return error(ws, "not subscribed", ref);
     subscribed_.erase(found);
@@ -253,6 +269,7 @@ class PushHandler final : public WsHandler {
   void set_deadline(WebSocket& ws) {
     Time next = kNever;
     for (const Subscribed& one : subscribed_) next = std::min(next, one.feed->deadline());
+    if (!waiting_.empty()) next = std::min(next, waiting_.front().by);
     ws.wake_at(next);
   }
 
@@ -274,6 +291,17 @@ class PushHandler final : public WsHandler {
       waiting_.pop_front();
     }
     if (waiting_.empty()) waiting_ = {};
+  }
+  // What has waited too long is not published; what waited only for it may go on.
+  void give_up(WebSocket& ws) {
+    if (waiting_.empty() || waiting_.front().by > ws.now()) return;
+    turn_ = {};
+    while (!waiting_.empty() && waiting_.front().by <= ws.now()) {
+      error(ws, kHeldUp, waiting_.front().ref);
+      waiting_bytes_ -= waiting_.front().size();
+      waiting_.pop_front();
+    }
+    publish_waiting(ws);
   }
   // False: it has to wait; the hub rings when it may be tried again.
   bool try_publish(WebSocket& ws, const Publication& publication) {
@@ -318,7 +346,7 @@ void open(const Request& request, Answer& answer, PushContext& context, Make mak
   WsHandshake handshake = ws_handshake(request, context.origins);
   if (!handshake.accepted()) return answer.send(std::move(handshake.response));
   Seat seat(context.connections, context.push.connections);
-  if (!seat) return answer.send(text(503, "too many WebSockets"));
+  if (!seat) return answer.send(busy("too many WebSockets"));
   answer.upgrade(std::move(handshake.response),
                  make_websocket(context.websocket, handshake.deflate, make(std::move(seat))));
 }

@@ -11,7 +11,7 @@
 //       conflate, disconnect, block-publisher. retained: begin with the topic's last message.
 //   {"op":"unsubscribe","topic":T}
 //   {"op":"publish","topic":T,"data":S,"key":K,"ref":R}
-//       key is what conflate goes by. ref is any JSON and comes back with the answer.
+//       key is what conflate goes by. ref is any JSON but null and comes back with the answer.
 // and hears
 //   {"op":"subscribed","topic":T,"policy":P,"cursor":ID}   before its messages; they follow ID
 //   {"op":"unsubscribed","topic":T}
@@ -21,7 +21,8 @@
 //   {"op":"error","reason":WHY,"ref":R}                    nothing was done
 //
 // Publications of one connection are made in their order. One to a topic that a subscriber holds up
-// (block-publisher) waits, and the later ones behind it; everything else goes on.
+// (block-publisher) waits, and the later ones behind it; everything else goes on. Each waits for
+// ConsumerLimits::deadline at most, then it is answered with an error.
 #pragma once
 
 #include <atomic>
@@ -42,7 +43,7 @@ struct PushLimits {
   std::size_t connections = 50'000;  // WebSockets of the server; more: 503
   std::size_t subscriptions = 64;
   std::size_t waiting = 64;                 // publications that wait for a topic held up
-  std::size_t waiting_bytes = 1024 * 1024;  // of those publications
+  std::size_t waiting_bytes = 1024 * 1024;  // of those publications, their refs included
 };
 
 // What every WebSocket of a server shares.

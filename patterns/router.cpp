@@ -37,8 +37,10 @@ std::string allow(const std::vector<std::string_view>& methods) {
 
 }  // namespace
 
-void Router::add(std::string method, std::string pattern, std::string about, Action action) {
-  Route route{{std::move(method), std::move(pattern), std::move(about)}, {}, std::move(action)};
+void Router::add(std::string method, std::string pattern, std::string about, Action action,
+                 Body body) {
+  Route route{
+      {std::move(method), std::move(pattern), std::move(about)}, {}, std::move(action), body};
   for (std::string_view rest = route.line.pattern; !rest.empty();) {
     route.segments.emplace_back(cut_segment(rest));
   }
@@ -78,6 +80,11 @@ void Router::handle(const Request& request, Answer& answer) {
 }
 
 void Router::act(const Route& route, const Request& request, Answer& answer) {
+  if (route.body == Body::needed && request.body.empty() &&
+      request.field("Content-Length").data() == nullptr &&
+      request.field("Transfer-Encoding").data() == nullptr) {
+    return answer.send(text(411, "a body is needed here, and its Content-Length"));
+  }
   Captures captures;
   std::string_view path = request.path;
   for (const std::string& segment : route.segments) {

@@ -3,6 +3,11 @@
 // Knows what every resource allows: 405 with Allow for another method, OPTIONS answered with it,
 // HEAD wherever there is GET, 404 for a path that nobody serves, 501 for a method that is not of
 // HTTP (RFC 9110, 9.1 and 15.5.6).
+//
+// A request with neither Content-Length nor Transfer-Encoding has no body (RFC 9112, 6.3), which is
+// nothing wrong with it: many a POST needs none. So it is not the connection that answers 411 but
+// the resource that is nothing without a body (RFC 9110, 15.5.12): a client that forgot to say how
+// long its message is must not publish an empty one.
 #pragma once
 
 #include <functional>
@@ -22,7 +27,9 @@ class Router final : public Handler {
   using Action = std::function<void(const Request&, const Captures&, Answer&)>;
   // "GET", "/jobs/{id}". The first of several that fit a path serves it. `about` is the line for
   // the index at "GET /".
-  void add(std::string method, std::string pattern, std::string about, Action action);
+  enum class Body : bool { optional, needed };  // needed: without any length 411; it may be empty
+  void add(std::string method, std::string pattern, std::string about, Action action,
+           Body body = Body::optional);
   void handle(const Request&, Answer&) override;
 
   struct Line {
@@ -35,6 +42,7 @@ class Router final : public Handler {
     Line line;
     std::vector<std::string> segments;
     Action action;
+    Body body;
   };
   static bool matches(const Route& route, std::string_view path);
   static void act(const Route& route, const Request& request, Answer& answer);

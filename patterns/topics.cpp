@@ -40,9 +40,7 @@ class HeldPublish final : public Pending {
     const auto published = hub_.publish(topic_, key_, data_, answer.id(), turn_);
     if (!published.held) answer_published(hub_, published, answer);
   }
-  void on_deadline(Answer& answer) override {
-    answer.send(busy("a subscriber holds the topic up; not published"));
-  }
+  void on_deadline(Answer& answer) override { answer.send(busy(kHeldUp)); }
 
  private:
   Hub& hub_;
@@ -189,17 +187,19 @@ Topics::Topics(Hub& hub, const TopicLimits& limits)
 void Topics::add_routes(Router& router) {
   router.add("GET", "/topics", "topics and how many listen to each",
              [this](const Request&, const Captures&, Answer& answer) { list(answer); });
-  router.add("POST", "/topics/{topic}", "publish the body, UTF-8; ?key=K",
-             [this](const Request& request, const Captures& captures, Answer& answer) {
-               publish(request, captures[0], answer);
-             });
+  router.add(
+      "POST", "/topics/{topic}", "publish the body, UTF-8; ?key=K",
+      [this](const Request& request, const Captures& captures, Answer& answer) {
+        publish(request, captures[0], answer);
+      },
+      Router::Body::needed);
   router.add("GET", "/topics/{topic}",
              "long poll; ?cursor=ID|earliest|latest &min_bytes=N &max_wait=10s",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                poll(request, captures[0], answer);
              });
   router.add("GET", "/topics/{topic}/events",
-             "server-sent events; ?cursor=ID|earliest|latest &policy=drop-oldest &retained=1",
+             "server-sent events; ?cursor=ID|earliest|latest &policy=drop-oldest &retained=true",
              [this](const Request& request, const Captures& captures, Answer& answer) {
                events(request, captures[0], answer);
              });

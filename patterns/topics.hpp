@@ -80,6 +80,9 @@ class Topics {
   std::atomic<std::size_t> waiters_ = 0, streams_ = 0;
 };
 
+// What a publisher is told that has waited for long enough.
+inline constexpr std::string_view kHeldUp = "a subscriber holds the topic up; not published";
+
 // The answer to what the hub refuses; not for Refusal::none.
 Response refused(Hub::Refusal refusal);
 // 503 with Retry-After.

@@ -96,6 +96,18 @@ TEST_CASE("feed: a client that keeps up gets everything at once") {
   CHECK(f.totals.queued_messages == 0);
 }
 
+TEST_CASE("feed: a queue of no messages holds one") {
+  for (const Policy policy : {Policy::drop_oldest, Policy::drop_newest, Policy::conflate,
+                              Policy::disconnect, Policy::block_publisher}) {
+    FeedFixture f;
+    f.limits.messages = 0;
+    Feed feed = f.feed(policy);
+    f.publish_many(3);
+    CHECK(feed.pump(f.client, kFeedStart) == Feed::State::quiet);
+    CHECK(f.client.covered.size() == 3);
+  }
+}
+
 TEST_CASE("feed: a burst that one callback cannot write is not held against the client") {
   for (const Policy policy : {Policy::drop_oldest, Policy::drop_newest, Policy::conflate,
                               Policy::disconnect, Policy::block_publisher}) {

@@ -308,6 +308,19 @@ TEST_CASE("hub: the history of all topics is bounded, the oldest goes first") {
   CHECK(f.hub.totals().history_bytes <= limits.history_bytes);
 }
 
+TEST_CASE("hub: a full history is taken from a subscriber that blocks its own topic, as a gap") {
+  HubLimits limits;
+  limits.history_bytes = 20 * 1024;
+  HubFixture f(limits);
+  auto s = f.subscribe("a", kBlocks);
+  for (int i = 0; i < 10; ++i) f.publish("a", std::string(800, 'a'));
+  for (int i = 0; i < 30; ++i) {
+    REQUIRE(f.publish("b", std::string(800, 'b')).number > 0);  // never held
+  }
+  CHECK(f.hub.totals().history_bytes <= limits.history_bytes);
+  CHECK(told(s.fetch(kAnyRoom)) == "g1-9 10");
+}
+
 TEST_CASE("hub: a subscriber that holds a topic makes its publishers wait") {
   HubFixture f;
   auto s = f.subscribe("t", kBlocks);

@@ -108,7 +108,7 @@ TEST_CASE("push: a URL subscribes at once") {
   auto line = service.connect("/ws?topic=a+b&cursor=earliest&policy=conflate");
   CHECK(line->heard() == Lines{subscribed("a b", 0, "conflate"), message("a b", 1, "old")});
   line = service.connect("/ws?topic=a%20b&retained=true");
-  CHECK(line->heard() == Lines{subscribed("a b", 1), message("a b", 1, "old")});
+  CHECK(line->heard() == Lines{subscribed("a b", 0), message("a b", 1, "old")});
   line = service.connect("/ws?topic=a/b");
   CHECK(line->heard() == Lines{error("bad topic name")});
   for (const char* query : {"topic=t&cursor=x", "topic=t&policy=x", "topic=t&retained=1"}) {
@@ -135,19 +135,24 @@ TEST_CASE("push: who comes back gets what was missed, or is told of the gap") {
                                  message("t", 6, "6")});
   }
   SECTION("from the beginning") {
+    // What it is told it begins behind is where a reconnection without a gap would begin.
     line->bytes(subscribe("t", R"(,"cursor":"earliest")"));
-    CHECK(line->heard().size() == 5);
+    const Lines heard = line->heard();
+    REQUIRE(heard.size() == 5);
+    CHECK(heard[0] == subscribed("t", 2));
+    CHECK(heard[1] == message("t", 3, "3"));
   }
   SECTION("from an id of another start") {
     line->bytes(subscribe("t", R"(,"cursor":"0000000d-3")"));
     const Lines heard = line->heard();
     REQUIRE(heard.size() == 6);
+    CHECK(heard[0].ends_with(R"("cursor":"0000000d-3"})"));  // until its gap is told
     CHECK(heard[1] == gap("t", 0, 2, "restarted"));
     CHECK(heard[2] == message("t", 3, "3"));
   }
   SECTION("with the last one only") {
     line->bytes(subscribe("t", R"(,"retained":true)"));
-    CHECK(line->heard() == Lines{subscribed("t", 6), message("t", 6, "6")});
+    CHECK(line->heard() == Lines{subscribed("t", 5), message("t", 6, "6")});
   }
   SECTION("from now on") {
     line->bytes(subscribe("t", R"(,"cursor":"latest","retained":false)"));
@@ -221,8 +226,21 @@ TEST_CASE("push: nonsense is answered by an error, and the connection goes on") 
   CHECK(line->heard() == Lines{"close:1003"});
 }
 
+TEST_CASE("push: an object of very many members is read in no time") {
+  // Looking through all of them for each would take minutes.
+  PushService service;
+  auto line = service.connect();
+  std::string members;
+  for (int i = 0; i < 80'000; ++i) members += fmt::format(R"("{}":0,)", i);
+  line->bytes(text_frame(R"({"op":"x","ref":{)" + members + R"("last":1}})"));
+  const Lines heard = line->heard();
+  REQUIRE(heard.size() == 1);
+  CHECK(heard[0].ends_with(R"("last":1}})"));
+}
+
 // ---- slow consumers -----------------------------------------------------------------------------
 
+const std::string kHeld = "a subscriber holds the topic up; not published";
 constexpr std::size_t kBig = 10'000;  // bytes of data; the window takes 14 of them
 
 // Subscribed, and takes nothing from now on. Its window is full with the messages 1 to n.
@@ -376,12 +394,67 @@ TEST_CASE("push: block-publisher makes publishers wait, in order, and nothing el
     service.deliver();
     CHECK(publisher->heard().size() == 3);
   }
+  SECTION("but not for ever") {
+    // All said at the same time: no answer but these, and nothing was published.
+    publisher->driver.pass(service.context.consumer.deadline - 1ms);
+    CHECK(publisher->heard().empty());
+    publisher->driver.pass(1ms);
+    const Lines answers = publisher->heard();
+    REQUIRE(answers.size() == 3);
+    CHECK(answers[0] ==
+          fmt::format(R"(text:{{"op":"error","reason":"{}","ref":{}}})", kHeld, published + 1));
+    CHECK(answers[1] == error(kHeld));
+    CHECK(answers[2] == error(kHeld));
+    CHECK(service.hub.totals().published == n + published);
+    // Its place is given up, and later ones go on as if there had been none.
+    publisher->bytes(publish("free", "x"));
+    CHECK(publisher->heard() ==
+          Lines{fmt::format(R"(text:{{"op":"published","id":"{}"}})", id(n + published + 1))});
+  }
+  SECTION("what waited behind it goes on when it is given up") {
+    publisher->driver.pass(1s);
+    auto other = service.connect();
+    other->driver.pass(1s);
+    other->bytes(publish("t", "first"));
+    other->driver.pass(1s);
+    other->bytes(publish("free", "second"));
+    other->driver.pass(9s);
+    const Lines answers = other->heard();
+    REQUIRE(answers.size() == 2);
+    CHECK(answers[0] == error(kHeld));
+    CHECK(answers[1] ==
+          fmt::format(R"(text:{{"op":"published","id":"{}"}})", id(n + published + 1)));
+  }
   SECTION("or until the publisher is") {
     publisher->driver.gone();
     slow.line->driver.gone();
     service.deliver();
     CHECK(service.hub.totals().published == n + published);
   }
+}
+
+TEST_CASE("push: what waits is bounded in bytes, with the refs") {
+  PushService service;
+  service.context.consumer = few();
+  service.context.push.waiting_bytes = 10'000;
+  Slow slow(service, "block-publisher");
+  auto publisher = service.connect();
+  const std::string ref = "\"" + std::string(4000, 'r') + "\"";
+  Lines heard;
+  for (int i = 0; i < 20 && heard.size() < 3; ++i) {
+    publisher->bytes(publish("t", "x", R"(,"ref":)" + ref));
+    service.deliver();
+    for (std::string& line : publisher->heard()) {
+      if (line.starts_with(R"(text:{"op":"error")")) heard.push_back(line);
+    }
+  }
+  REQUIRE(heard.size() == 3);
+  CHECK(heard[0] == fmt::format(R"(text:{{"op":"error","reason":"{}","ref":{}}})",
+                                "too many publications are waiting", ref));
+  const std::uint64_t before = service.hub.totals().published;
+  slow.line->driver.gone();
+  service.deliver();
+  CHECK(service.hub.totals().published == before + 2);
 }
 
 TEST_CASE("push: an idle subscriber costs less than 4 KiB") {

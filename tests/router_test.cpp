@@ -74,6 +74,30 @@ TEST_CASE("the router finds the resource, or says why not") {
   }
 }
 
+TEST_CASE("a resource that is nothing without a body asks for its length") {
+  Routed r;
+  r.router.add(
+      "POST", "/needs", "",
+      [](const Request& request, const Captures&, Answer& answer) {
+        answer.send({200, {}, fmt::format("{} bytes", request.body.size())});
+      },
+      patterns::Router::Body::needed);
+  const auto ask = [&](const std::string& more) {
+    SessionDriver driver(patterns::make_http_session(r.context));
+    driver.feed("POST /needs HTTP/1.1\r\nHost: h\r\n" + more);
+    r.output = driver.output();
+    return statuses(r.output);
+  };
+  CHECK(ask("\r\n") == "411");
+  CHECK(ask("Content-Length: 0\r\n\r\n") == "200");
+  CHECK(r.body() == "0 bytes");
+  CHECK(ask("Content-Length: 2\r\n\r\nab") == "200");
+  CHECK(ask("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n") == "200");
+  // Nothing is wrong with the connection: there was no body, and the next request is read.
+  CHECK(ask("\r\nGET /jobs HTTP/1.1\r\nHost: h\r\n\r\n") == "411 200");
+  CHECK(r.ask("POST", "/jobs") == "200");  // needs none
+}
+
 TEST_CASE("the router knows what a resource allows") {
   Routed r;
   CHECK(r.ask("HEAD", "/jobs/7") == "200");

@@ -12,6 +12,7 @@
 #include "backends/outbox.hpp"
 #include "backends/sockets.hpp"
 #include "backends/timers.hpp"
+#include "backends/upstreams.hpp"
 #include "tests/world.hpp"
 
 namespace echolab::test {
@@ -343,6 +344,27 @@ TEST_CASE("listener - binds what it is told and says why not") {
   CHECK_THROWS_AS(error_of_listening("localhost", 0), std::invalid_argument);
   CHECK_THROWS_AS(error_of_listening("", 0), std::invalid_argument);
   CHECK(error_of_listening("192.0.2.1", 0) == std::errc::address_not_available);  // RFC 5737
+}
+
+TEST_CASE("a blocking call does not use a connection that was idle for too long") {
+  const auto upstream = make_tcp_upstream(TestUpstream::Listens::yes);
+  const Blob request = pattern(1, 10);
+  Counters counters;
+  const auto connections_of_two_calls = [&](Upstreams& upstreams) {
+    const std::size_t before = upstream->accepted();
+    for (CallId id = 1; id <= 2; ++id) {
+      Cancellation cancellation;
+      const PendingCall call({id, &upstream->address(), request, request.size(), kPatience});
+      const Answer answer = upstreams.call(call, Upstreams::kNobody, cancellation, counters);
+      CHECK(!answer.error);
+      CHECK(difference(request, answer.bytes) == "");
+    }
+    return upstream->accepted() - before;
+  };
+  Upstreams keeps;
+  CHECK(connections_of_two_calls(keeps) == 1);
+  Upstreams forgets(Duration::zero());
+  CHECK(connections_of_two_calls(forgets) == 2);
 }
 
 }  // namespace

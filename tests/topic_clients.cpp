@@ -11,8 +11,23 @@ using nlohmann::json;
 
 void Ledger::add(const std::string& topic, std::uint64_t number, const std::string& payload) {
   const std::scoped_lock lock(mutex_);
-  topics_[topic][number] = payload;
-  topics_["*"][number] = payload;
+  for (const std::string& name : {topic, std::string("*")}) {
+    topics_[name][number] = payload;
+    ends_[name] = std::max(ends_[name], number);
+  }
+}
+
+void Ledger::doubt(const std::string& topic, const std::string& payload) {
+  const std::scoped_lock lock(mutex_);
+  doubtful_[payload] = topic;
+}
+
+void Ledger::found(std::uint64_t number, const std::string& payload) {
+  const std::scoped_lock lock(mutex_);
+  const auto doubted = doubtful_.find(payload);
+  if (doubted == doubtful_.end()) return;
+  topics_[doubted->second].emplace(number, payload);
+  topics_["*"].emplace(number, payload);
 }
 
 Ledger::Numbers Ledger::of(const std::string& topic) const {
@@ -24,8 +39,8 @@ Ledger::Numbers Ledger::of(const std::string& topic) const {
 std::optional<std::uint64_t> Ledger::end_of(const std::string& topic) const {
   if (publishing > 0) return std::nullopt;
   const std::scoped_lock lock(mutex_);
-  const auto found = topics_.find(topic);
-  return found == topics_.end() ? 0 : found->second.rbegin()->first;
+  const auto found = ends_.find(topic);
+  return found == ends_.end() ? 0 : found->second;
 }
 
 std::uint64_t number_of(const std::string& id) {
@@ -79,24 +94,38 @@ TopicPublisher::TopicPublisher(World& world, std::uint64_t seed, Ledger& ledger,
       topics_(std::move(topics)),
       messages_(messages) {
   ++ledger_.publishing;
-  next();
 }
 
-void TopicPublisher::next() {
-  topic_ = topics_[below(topics_.size())];
-  const std::string key = one_in(2) ? fmt::format("?key=k{}", below(3)) : "";
+TopicPublisher::Publication TopicPublisher::next() {
+  Publication next;
+  next.topic = topics_[below(topics_.size())];
+  if (one_in(2)) next.key = fmt::format("k{}", below(3));
   // Its own sequence number, and enough more to fill buffers.
-  payload_ = fmt::format("{} {} ", name_, published_) + std::string(below(8 * 1024), 'x');
-  request_ = fmt::format("POST /topics/{}{} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{}",
-                         topic_, key, payload_.size(), payload_);
+  next.payload = fmt::format("{} {} ", name_, made_++) + std::string(below(8 * 1024), 'x');
+  return next;
 }
 
-bool TopicPublisher::act() {
+void TopicPublisher::acknowledged(const Publication& publication, const std::string& id) {
+  progress();
+  ledger_.add(publication.topic, number_of(id), publication.payload);
+  if (++acknowledged_ == messages_) ledger_.publisher_done();
+}
+
+bool PostPublisher::act() {
   if (!peer_) connect();
+  if (!publication_) publication_ = next();
   if (!waiting_) {
-    send(request_);
+    const std::string& payload = publication_->payload;
+    send(fmt::format("POST /topics/{}?key={} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{}",
+                     publication_->topic, publication_->key, payload.size(), payload));
     response_ = ResponseReader();
     waiting_ = true;
+  }
+  if (one_in(100)) {
+    ledger().doubt(publication_->topic, publication_->payload);
+    disconnect();
+    waiting_ = false;
+    return true;
   }
   response_.feed(receive(64 * 1024));
   if (peer_->state() != Peer::State::open) throw std::runtime_error("a publisher was cut off");
@@ -105,15 +134,10 @@ bool TopicPublisher::act() {
   waiting_ = false;
   if (response_.status == 503) return true;  // a subscriber held the topic up: once more
   if (response_.status != 200) throw std::runtime_error("not published: " + response_.body);
-  const std::string id = json::parse(response_.body).at("id");
-  ledger_.add(topic_, number_of(id), payload_);
-  if (++published_ == messages_) {
-    ledger_.publisher_done();
-    return false;
-  }
+  acknowledged(*publication_, json::parse(response_.body).at("id"));
+  publication_.reset();
   if (one_in(20)) disconnect();
-  next();
-  return true;
+  return !done();
 }
 
 // ---- subscribers ------------------------------------------------------------------------------
@@ -136,9 +160,13 @@ bool TopicSubscriber::done() const {
   return end && seen_ >= *end;
 }
 
+void TopicSubscriber::report(Ledger& ledger) const {
+  for (const auto& [number, payload] : messages_) ledger.found(number, payload);
+}
+
 Account TopicSubscriber::account() {
   Account account;
-  const Ledger::Numbers truth = ledger_.of(topic_);
+  Ledger::Numbers truth = ledger_.of(topic_);
   std::map<std::uint64_t, std::size_t> delivered;
   std::uint64_t last = 0;
   for (const auto& [number, payload] : messages_) {
@@ -150,6 +178,8 @@ Account TopicSubscriber::account() {
     last = std::max(last, number);
     ++delivered[number];
   }
+  // It was not there for what came behind the end.
+  truth.erase(truth.upper_bound(ledger_.end_of(topic_).value_or(0)), truth.end());
   for (const auto& [number, payload] : truth) {
     const std::uint64_t n = number;
     const bool in_gap = std::any_of(gaps_.begin(), gaps_.end(), [&](const auto& gap) {

@@ -1,5 +1,6 @@
-// Clients of topics for the delivery oracle, one actor each: publishers, and subscribers by event
-// stream and by long poll, which are slow, and lose their connections, at random.
+// Clients of topics for the delivery oracle, one actor each: publishers by POST, subscribers by
+// event stream and by long poll, which are slow, and lose their connections, at random. Those that
+// speak WebSocket are in topic_ws_clients.hpp.
 #pragma once
 
 #include <atomic>
@@ -18,16 +19,24 @@
 
 namespace echolab::test {
 
-// What has been published and acknowledged: the truth that subscribers are held against.
+// What has been published: the truth that subscribers are held against.
 class Ledger {
  public:
   using Numbers = std::map<std::uint64_t, std::string>;  // payload by number
 
+  // Acknowledged.
   void add(const std::string& topic, std::uint64_t number, const std::string& payload);
+  // Sent, and the connection lost before the answer: it may have been published, and is published
+  // again. No two messages have the same payload.
+  void doubt(const std::string& topic, const std::string& payload);
+  // A subscriber was given it: if it was in doubt, it has been published, and others are to have
+  // it too. When all subscribers are done.
+  void found(std::uint64_t number, const std::string& payload);
   void publisher_done() { --publishing; }
   // Of a topic, or of all ("*").
   [[nodiscard]] Numbers of(const std::string& topic) const;
-  // The last number of a topic when nothing more will be published on it.
+  // The last number acknowledged on a topic when nothing more will be published on it. What was in
+  // doubt can come behind it, when a lost connection's last bytes are read late.
   [[nodiscard]] std::optional<std::uint64_t> end_of(const std::string& topic) const;
 
   std::atomic<int> publishing = 0;
@@ -35,6 +44,8 @@ class Ledger {
  private:
   mutable std::mutex mutex_;
   std::map<std::string, Numbers> topics_;
+  std::map<std::string, std::uint64_t> ends_;    // the last number acknowledged, by topic
+  std::map<std::string, std::string> doubtful_;  // topic by payload
 };
 
 // "EPOCH-N" -> N. Throws std::runtime_error.
@@ -70,23 +81,41 @@ class TopicActor {
   Time progress_ = kNever;  // when it last got on
 };
 
-class TopicPublisher final : public TopicActor {
+// Publishes so many messages, each until it is acknowledged.
+class TopicPublisher : public TopicActor {
  public:
   TopicPublisher(World& world, std::uint64_t seed, Ledger& ledger, std::string name,
                  std::vector<std::string> topics, std::size_t messages);
 
- private:
-  bool act() override;
-  void next();
+ protected:
+  struct Publication {
+    std::string topic, key, payload;  // key: may be empty
+  };
+  Publication next();
+  [[nodiscard]] bool has_next() const { return made_ < messages_; }
+  void acknowledged(const Publication& publication, const std::string& id);
+  [[nodiscard]] bool done() const { return acknowledged_ == messages_; }
+  Ledger& ledger() { return ledger_; }
 
+ private:
   Ledger& ledger_;
   const std::string name_;
   const std::vector<std::string> topics_;
   const std::size_t messages_;
-  std::size_t published_ = 0;
-  std::string topic_, payload_, request_;
+  std::size_t made_ = 0;
+  std::size_t acknowledged_ = 0;
+};
+
+class PostPublisher final : public TopicPublisher {
+ public:
+  using TopicPublisher::TopicPublisher;
+
+ private:
+  bool act() override;
+
+  std::optional<Publication> publication_;  // until it is acknowledged
   ResponseReader response_;
-  bool waiting_ = false;
+  bool waiting_ = false;  // for its answer
 };
 
 // A subscriber's account: each number of its topic ends as one of these.
@@ -99,7 +128,9 @@ class TopicSubscriber : public TopicActor {
   TopicSubscriber(World& world, std::uint64_t seed, const Ledger& ledger, std::string topic)
       : TopicActor(world, seed), topic_(std::move(topic)), ledger_(ledger) {}
 
-  // When it is done. What was delivered wrongly goes to `wrong`.
+  // When all are done: first report() by each, so that what one was given is asked of the others,
+  // then account(). What was delivered wrongly goes to `wrong`.
+  void report(Ledger& ledger) const;
   Account account();
   [[nodiscard]] const std::string& topic() const { return topic_; }
   [[nodiscard]] std::size_t resumes() const { return resumes_; }
