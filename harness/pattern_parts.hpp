@@ -3,6 +3,7 @@
 // error; the others go on. All throw LoadError (interrupted) when Load::interrupt() was called.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <random>
 #include <string>

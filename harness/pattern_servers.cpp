@@ -16,8 +16,9 @@ namespace echolab::harness {
 namespace {
 
 constexpr Millis kStart{20'000};  // 10 000 ports of former connections may be swept meanwhile
-constexpr std::chrono::microseconds kLook{300};  // between two looks at a CPU clock
-constexpr int kLooks = 100;
+constexpr std::chrono::microseconds kLook{500};  // between two looks at a CPU clock
+constexpr int kSame = 6;     // looks: others on its CPU may have kept it waiting for some
+constexpr int kLooks = 200;  // in all
 
 StartOptions options_for(const Cpus& cpus) {
   StartOptions options;
@@ -105,10 +106,11 @@ Server start_nginx(const ScratchFolder& folder, const Cpus& cpus) {
 
 std::uint64_t cpu_at_rest(Server& server) {
   std::uint64_t before = server.accounting().cpu_ns();
-  for (int look = 0; look < kLooks; ++look) {
+  int same = 0;
+  for (int look = 0; look < kLooks && same < kSame; ++look) {
     std::this_thread::sleep_for(kLook);
     const std::uint64_t now = server.accounting().cpu_ns();
-    if (now == before) break;
+    same = now == before ? same + 1 : 0;
     before = now;
   }
   return before;

@@ -34,7 +34,7 @@ class ScratchFolder {
 // One worker, one constant answer: `return 200` with the body of /plaintext.
 Server start_nginx(const ScratchFolder&, const Cpus& cpus);
 
-// CPU that the server has used when it has come to rest: the same in two looks, or patience ends.
+// CPU that the server has used when it has come to rest: the same for a while, or patience ends.
 std::uint64_t cpu_at_rest(Server&);
 
 // The bytes that one topic's message has on the wire.

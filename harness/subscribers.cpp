@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "harness/client_socket.hpp"
 #include "harness/load.hpp"
@@ -21,10 +22,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kInput = 4096;   // bytes of one recv
-constexpr unsigned kConnecting = 128;  // at a time: the shortest usual accept queue
-constexpr int kEvents = 256;           // of one epoll_wait
-constexpr int kLookMs = 50;            // how soon an interrupt is seen while connecting
+constexpr std::size_t kInput = 4096;            // bytes of one recv
+constexpr unsigned kConnecting = 128;           // at a time: the shortest usual accept queue
+constexpr int kEvents = 256;                    // of one epoll_wait
+constexpr std::chrono::microseconds kNap{500};  // between two looks at who has been told
+constexpr int kLookMs = 50;                     // how soon an interrupt is seen while connecting
 
 Endpoint loopback(std::uint16_t port) {
   return parse_endpoint(fmt::format("127.0.0.1:{}", port));
@@ -177,34 +179,28 @@ Subscribers::Subscribers(std::uint16_t port, unsigned count, const std::string& 
 Subscribers::~Subscribers() = default;
 
 void Subscribers::expect(std::string_view message) {
-  std::size_t complete = 0;
   const auto deadline = Clock::now() + kPatience;
-  while (complete < clients_.size()) {
-    std::array<epoll_event, kEvents> events{};
-    const int n = ::epoll_wait(epoll_.get(), events.data(), kEvents, 0);
-    for (int i = 0; i < n; ++i) {
-      Client& client = clients_[events[static_cast<std::size_t>(i)].data.u32];
-      std::array<char, kInput> input{};
-      const ssize_t got = ::recv(client.fd.get(), input.data(), input.size(), 0);
-      if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-        fail("a subscriber was cut off");
-      }
-      if (got < 0) continue;
-      client.received.append(input.data(), static_cast<std::size_t>(got));
-      if (message.substr(0, client.received.size()) != client.received) {
-        fail("a subscriber got other bytes than were published");
-      }
-      if (client.received.size() == message.size()) ++complete;
+  // All that have something to read are told at once, and nothing is read before that.
+  std::vector<epoll_event> events(clients_.size());
+  const auto told = [&] {
+    const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+    return static_cast<std::size_t>(std::max(n, 0));
+  };
+  for (std::size_t n = told(); n < clients_.size(); n = told()) {
+    check_interrupt();
+    if (Clock::now() > deadline) {
+      fail(fmt::format("{} of {} subscribers got the message", n, clients_.size()));
     }
-    if (n == 0) {
-      check_interrupt();
-      ::sched_yield();
-      if (Clock::now() > deadline) {
-        fail(fmt::format("{} of {} subscribers got the message", complete, clients_.size()));
-      }
+    std::this_thread::sleep_for(kNap);
+  }
+  std::string input(message.size() + 1, '\0');
+  for (const Client& client : clients_) {
+    const ssize_t got = ::recv(client.fd.get(), input.data(), input.size(), MSG_DONTWAIT);
+    if (got <= 0) fail("a subscriber was cut off");
+    if (input.substr(0, static_cast<std::size_t>(got)) != message) {
+      fail("a subscriber got other bytes than were published");
     }
   }
-  for (Client& client : clients_) client.received.clear();
 }
 
 }  // namespace echolab::harness

@@ -50,8 +50,10 @@ class Subscribers {
   Subscribers& operator=(const Subscribers&) = delete;
   ~Subscribers();
 
-  // Polls without ever sleeping, so that no sender pays for waking this thread, until each has got
-  // the message. Throws PatternError if one ends, hears anything else, or patience does.
+  // Until each has got the message, which must come in one piece, as short ones do. Does not wait
+  // in the kernel and reads nothing before all is there, so that a sender neither pays for waking
+  // this thread nor meets it at a lock. Throws PatternError if one ends, hears anything else, or
+  // patience does.
   void expect(std::string_view message);
   [[nodiscard]] std::size_t size() const { return clients_.size(); }
 
