@@ -20,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 // allows with room to spare.
 constexpr unsigned kMostWithThreads = 1000;
 constexpr Millis kLook{50};
+constexpr Millis kSettle{3'000};  // what a server does once after clients have come
 
 struct Kind {
   const char* name;
@@ -72,14 +73,19 @@ void wait_for(std::uint16_t port, const Kind& kind, std::uint64_t wanted) {
   }
 }
 
-void watch(IdleRow& row, Server& server, std::chrono::seconds span) {
-  cpu_at_rest(server);
-  const Usage before = server.accounting().usage();
-  const auto start = Clock::now();
-  while (Clock::now() < start + span) {
+void pause(Millis span) {
+  const auto end = Clock::now() + span;
+  while (Clock::now() < end) {
     if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
     std::this_thread::sleep_for(kLook);
   }
+}
+
+void watch(IdleRow& row, Server& server, std::chrono::seconds span) {
+  pause(kSettle);
+  const Usage before = server.accounting().usage();
+  const auto start = Clock::now();
+  pause(span);
   const Usage after = server.accounting().usage();
   row.watched_ns = static_cast<std::uint64_t>((Clock::now() - start).count());
   row.switches = after.voluntary_switches + after.involuntary_switches - before.voluntary_switches -
