@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -120,6 +122,45 @@ void print_counters(const Stats& stats) {
   }
 }
 
+// Lets the main thread sleep while nobody connects: a server whose clients only wait must not be
+// woken every second for a look at whether connections are refused.
+class Doorman final : public Service {
+ public:
+  explicit Doorman(Service& service) : service_(service), main_thread_(pthread_self()) {}
+
+  std::unique_ptr<Session> accept() override {
+    if (asleep_.load() && asleep_.exchange(false)) pthread_kill(main_thread_, kSomebody);
+    return service_.accept();
+  }
+  [[nodiscard]] bool pushes() const override { return service_.pushes(); }
+
+  // Main thread. Whether it may sleep until kSomebody comes: nobody has connected since the last
+  // look, and whoever connects next can be taken, and so comes by here.
+  bool quiet(const Backend& backend) {
+    asleep_.store(true);  // before it looks, so that nobody slips in between
+    const Stats stats = backend.stats();
+    const std::uint64_t accepted = stats.get(Count::accepted);
+    const std::uint64_t open = accepted - std::min(accepted, stats.get(Count::closed));
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    const bool calm = accepted == accepted_ && open + kNearLimit < limit.rlim_cur;
+    accepted_ = accepted;
+    if (!calm) asleep_.store(false);
+    return calm;
+  }
+
+  static constexpr int kSomebody = SIGUSR2;
+
+ private:
+  // Descriptors that a server may have beside its connections: loops, upstreams, a database.
+  static constexpr std::uint64_t kNearLimit = 256;
+
+  Service& service_;
+  const pthread_t main_thread_;
+  std::atomic<bool> asleep_{false};
+  std::uint64_t accepted_ = 0;
+};
+
 // Once. False: there is nothing to tell.
 bool tell_refused(const Spec& spec, const Stats& stats) {
   const std::uint64_t refused = stats.get(Count::refused);
@@ -145,7 +186,9 @@ int run(const ServerOptions& server, Program& program) {
   // Blocked before any thread exists, so that only sigwait takes them.
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int s : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, s);
+  for (const int s : {SIGTERM, SIGINT, SIGUSR1, Doorman::kSomebody}) {
+    sigaddset(&signals, s);
+  }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   const std::unique_ptr<Backend> backend = make_backend(spec, options);
@@ -161,10 +204,11 @@ int run(const ServerOptions& server, Program& program) {
   fmt::print("{}\n", backend->port());
   flush_output();
 
+  Doorman doorman(*service);
   std::exception_ptr failure;
   std::jthread thread([&, main_thread = pthread_self()] {
     try {
-      backend->run(*service);
+      backend->run(doorman);
     } catch (...) {
       failure = std::current_exception();
       pthread_kill(main_thread, SIGTERM);
@@ -173,7 +217,8 @@ int run(const ServerOptions& server, Program& program) {
   bool told = false;  // that connections are refused
   for (int signal = 0; signal != SIGTERM && signal != SIGINT;) {
     const timespec look{kLookEvery.count(), 0};
-    signal = sigtimedwait(&signals, nullptr, told ? nullptr : &look);
+    const bool sleeps = told || doorman.quiet(*backend);
+    signal = sigtimedwait(&signals, nullptr, sleeps ? nullptr : &look);
     if (!told) told = tell_refused(spec, backend->stats());
     if (signal != SIGUSR1) continue;
     try {

@@ -33,11 +33,12 @@ class RunFolder {
   // All files of a finished run, as many as can be written, the smallest first. Throws FolderError,
   // which says what is missing and what is kept.
   void write_all(const RunRecord&);
+  // Any other file of a run, replaced as a whole. Throws FolderError.
+  void write(const std::filesystem::path& name, const std::string& text, bool synced);
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
  private:
   RunFolder(std::filesystem::path, bool created);
-  void write(const std::filesystem::path& name, const std::string& text, bool synced);
   void write_histograms(const RunRecord&);
 
   std::filesystem::path path_;
