@@ -127,7 +127,7 @@ CONFORMANCE(delivery, "delivery oracle", Over::all) {
 }
 
 TEST_CASE("sim - delivery oracle over many seeds", "[conformance]") {
-  for (std::uint64_t s = 1; s <= scaled(12, 3); ++s) {
+  for (std::uint64_t s = 1; s <= scaled(12, 2); ++s) {
     CAPTURE(s);
     auto world = make_sim_world(s);
     run_oracle(*world, s, 30);

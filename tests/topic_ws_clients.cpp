@@ -142,6 +142,7 @@ bool PushPublisher::act() {
     reader_ = WsReader();
     send(ws_handshake_request("/ws", one_in(2)));
   }
+  bool sent = false;
   while ((has_next() || !again_.empty()) && waiting_.size() < kAtOnce && !one_in(3)) {
     if (again_.empty()) again_.push_back(next());
     waiting_.push_back(std::move(again_.front()));
@@ -151,10 +152,12 @@ bool PushPublisher::act() {
     if (!one.key.empty()) said["key"] = one.key;
     said["ref"] = one.payload.substr(0, one.payload.find_last_of(' ') + 1);
     send(text_frame(said.dump()));
+    sent = true;
   }
   for (const std::string& line : reader_.feed(receive(64 * 1024))) hear(line);
   if (done()) return false;
-  if (one_in(60)) {
+  // Only then: who leaves again and again while it waits for its turn never gets it.
+  if (sent && one_in(20)) {
     for (Publication& one : waiting_) {
       ledger().doubt(one.topic, one.payload);
       again_.push_back(std::move(one));
