@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 
+#include <atomic>
 #include <mutex>
 #include <stdexcept>
 
@@ -20,8 +21,15 @@ constexpr int kBacklog = 4096;
 struct Reserve {
   std::mutex lock;
   Fd fd;
-  void refill() {
+  std::atomic<bool> there = false;  // fd, for who does not hold the lock
+  void give_up() {
+    there = false;
+    fd.reset();
+  }
+  bool refill() {
     if (!fd) fd = Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    there = static_cast<bool>(fd);
+    return there;
   }
 };
 Reserve& reserve() {
@@ -106,9 +114,22 @@ void Listener::require_free(const std::string& host, std::uint16_t port) {
   bind_to(host, port, 0, false);
 }
 
+bool Listener::afford(Fd& fd) {
+  if (reserve().there) return true;
+  const std::scoped_lock lock(reserve().lock);
+  if (reserve().refill()) return true;
+  fd.reset();
+  reserve().refill();
+  return false;
+}
+
 Fd Listener::accept(int accept_flags) {
   Fd fd(::accept4(fd_.get(), nullptr, nullptr, accept_flags | SOCK_CLOEXEC));
-  if (fd || (errno != EMFILE && errno != ENFILE)) return fd;
+  if (fd) {
+    if (!afford(fd)) errno = EMFILE;
+    return fd;
+  }
+  if (errno != EMFILE && errno != ENFILE) return {};
   const int limit = errno;
   // The kernel looks for a descriptor first: perhaps nobody is waiting.
   pollfd waiting{fd_.get(), POLLIN, 0};
@@ -118,7 +139,7 @@ Fd Listener::accept(int accept_flags) {
     errno = EAGAIN;
     return {};
   }
-  reserve().fd.reset();
+  reserve().give_up();
   Fd victim(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   const bool taken = errno == EMFILE || errno == ENFILE;  // by another thread, just now
   const int result = victim ? limit : taken ? ENOBUFS : errno;

@@ -84,6 +84,9 @@ class Listener {
   // errno is then EMFILE or ENFILE. ENOBUFS or ENOMEM: it could not even be refused and still
   // waits; to be tried again after kRetry. Any thread.
   Fd accept(int accept_flags);
+  // For who accepts by other means. False: `fd` has been closed, for it was the descriptor with
+  // which others are refused, taken in the moment of refusing one. Any thread.
+  static bool afford(Fd& fd);
   // Takes no more connections; ends a blocking accept.
   void shut() noexcept;
 

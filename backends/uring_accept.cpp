@@ -35,6 +35,7 @@ std::optional<int> UringAccept::completed(const io_uring_cqe& cqe, std::size_t o
     taken = at_limit();
   } else if (op == Op::accept && cqe.res >= 0) {
     taken = cqe.res;
+    if (!ring_.direct()) taken = afford(cqe.res);
   } else if (cqe.res == -EMFILE || cqe.res == -ENFILE) {
     if (ring_.direct() && open >= ring_.slots()) {
       counters_.add(Count::refused);  // no slot is free: it was taken and closed
@@ -49,6 +50,13 @@ std::optional<int> UringAccept::completed(const io_uring_cqe& cqe, std::size_t o
   }
   arm();
   return taken;
+}
+
+std::optional<int> UringAccept::afford(int descriptor) {
+  Fd fd(descriptor);
+  if (Listener::afford(fd)) return fd.release();
+  counters_.add(Count::refused);
+  return {};
 }
 
 // Somebody is there, and nobody else takes connections from this listener: it does not block.

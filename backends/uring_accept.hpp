@@ -40,6 +40,7 @@ class UringAccept {
 
   void submit(io_uring_sqe* sqe, Op op);
   void cancel(Op op);
+  std::optional<int> afford(int descriptor);
   std::optional<int> at_limit();
   void retry();
 

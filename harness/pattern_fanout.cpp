@@ -48,7 +48,7 @@ Way way_of(const std::string& transport) {
           }};
 }
 
-struct Contender {
+struct FanoutServer {
   FanoutRow* row = nullptr;
   std::optional<Server> server;
   std::unique_ptr<Subscribers> subscribers;
@@ -60,7 +60,7 @@ std::string wire_bytes(const std::string& transport, const std::string& id,
   return transport == "sse" ? sse_bytes(id, data) : websocket_bytes(id, kTopic, data);
 }
 
-void start(Contender& contender, const std::string& transport, const PatternOptions& options) {
+void start(FanoutServer& contender, const std::string& transport, const PatternOptions& options) {
   const std::string& name = contender.row->contender;
   const bool control = name == kControl;
   contender.server.emplace(control ? start_raw_fanout(options.server_cpus)
@@ -73,7 +73,7 @@ void start(Contender& contender, const std::string& transport, const PatternOpti
 }
 
 // Publishes, and returns when every subscriber has got it.
-void tell_all(Contender& contender, const std::string& transport, const std::string& data,
+void tell_all(FanoutServer& contender, const std::string& transport, const std::string& data,
               unsigned number) {
   std::string message;
   if (contender.row->contender == kControl) {
@@ -101,8 +101,8 @@ void PatternBench::fanout(const std::string& transport) {
   FanoutCell& cell = record_.fanout.emplace_back();
   cell.transport = transport;
   cell.rows.resize(options_.backends.size() + 1);
-  std::vector<Contender> contenders(cell.rows.size());
-  const auto attempt = [](Contender& contender, auto act) {
+  std::vector<FanoutServer> contenders(cell.rows.size());
+  const auto attempt = [](FanoutServer& contender, auto act) {
     if (!contender.row->error.empty()) return;
     try {
       act();
@@ -114,9 +114,9 @@ void PatternBench::fanout(const std::string& transport) {
       contender.server.reset();
     }
   };
-  std::vector<Contender*> order;
+  std::vector<FanoutServer*> order;
   for (std::size_t i = 0; i < contenders.size(); ++i) {
-    Contender& contender = contenders[i];
+    FanoutServer& contender = contenders[i];
     contender.row = &cell.rows[i];
     contender.row->contender = i == 0 ? kControl : options_.backends[i - 1];
     step_(fmt::format("{} subscribers to {} by {}", options_.subscribers, contender.row->contender,
@@ -132,7 +132,7 @@ void PatternBench::fanout(const std::string& transport) {
     std::shuffle(order.begin(), order.end(), random_);
     std::string data = fmt::format("{:08}-", number);
     while (data.size() < kPayload) data += static_cast<char>('a' + random_() % 26);
-    for (Contender* contender : order) {
+    for (FanoutServer* contender : order) {
       attempt(*contender, [&] {
         const std::uint64_t cpu = cpu_at_rest(*contender->server);
         tell_all(*contender, transport, data, number);

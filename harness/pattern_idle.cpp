@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 // A connection of `threads` costs two threads, which is its wall: what a usual limit of processes
 // allows with room to spare.
 constexpr unsigned kMostWithThreads = 1000;
-constexpr Millis kLook{50};
+constexpr Millis kIdleLook{50};
 constexpr Millis kSettle{3'000};  // what a server does once after clients have come
 
 struct Kind {
@@ -69,7 +69,7 @@ void wait_for(std::uint16_t port, const Kind& kind, std::uint64_t wanted) {
     if (Clock::now() > deadline) {
       throw PatternError(fmt::format("{} of {} are there", gauge_of(port, kind), wanted));
     }
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kIdleLook);
   }
 }
 
@@ -77,7 +77,7 @@ void pause(Millis span) {
   const auto end = Clock::now() + span;
   while (Clock::now() < end) {
     if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kIdleLook);
   }
 }
 

@@ -17,7 +17,7 @@ namespace {
 constexpr Millis kWrkTimeout{30'000};
 constexpr const char* kRequest = "GET /plaintext HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-struct Contender {
+struct HttpServer {
   PlaintextRow* row;
   std::optional<Server> server;
 };
@@ -51,7 +51,7 @@ PlaintextRow::Slice run_wrk(std::uint16_t port, unsigned connections) {
   return slice;
 }
 
-void start(Contender& contender, const ScratchFolder& folder, const Cpus& cpus) {
+void start(HttpServer& contender, const ScratchFolder& folder, const Cpus& cpus) {
   const std::string& name = contender.row->contender;
   contender.server.emplace(name == kNginx ? start_nginx(folder, cpus)
                                           : start_pattern_server(name, cpus));
@@ -73,13 +73,13 @@ void PatternBench::plaintext(const std::string& load_on) {
   PlaintextCell& cell = record_.plaintext.emplace_back();
   cell.load_on = load_on;
   cell.rows.resize(options_.backends.size() + 1);
-  std::vector<Contender> contenders;
+  std::vector<HttpServer> contenders;
   for (std::size_t i = 0; i < cell.rows.size(); ++i) {
     cell.rows[i].contender = i == 0 ? kNginx : options_.backends[i - 1];
     contenders.push_back({&cell.rows[i], std::nullopt});
   }
   // Runs `act` unless the contender has failed; a failure is its own.
-  const auto attempt = [](Contender& contender, auto act) {
+  const auto attempt = [](HttpServer& contender, auto act) {
     if (!contender.row->error.empty()) return;
     try {
       act();
@@ -91,18 +91,18 @@ void PatternBench::plaintext(const std::string& load_on) {
       contender.server.reset();
     }
   };
-  for (Contender& contender : contenders) {
+  for (HttpServer& contender : contenders) {
     attempt(contender, [&] { start(contender, folder, options_.server_cpus); });
   }
   const Cpus before = allowed_cpus();
   pin_this_thread(load_on == "same" ? options_.server_cpus : options_.client_cpus);
-  std::vector<Contender*> order;
-  for (Contender& contender : contenders) order.push_back(&contender);
+  std::vector<HttpServer*> order;
+  for (HttpServer& contender : contenders) order.push_back(&contender);
   // The first round warms up and is not kept.
   for (unsigned round = 0; round <= options_.wrk_rounds; ++round) {
     step_(fmt::format("GET /plaintext, wrk on {} CPUs", load_on), round, options_.wrk_rounds + 1);
     std::shuffle(order.begin(), order.end(), random_);
-    for (Contender* contender : order) {
+    for (HttpServer* contender : order) {
       if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
       attempt(*contender, [&] {
         const std::uint64_t cpu = cpu_at_rest(*contender->server);

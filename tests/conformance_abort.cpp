@@ -104,7 +104,9 @@ CONFORMANCE(abort_frees, "abort lets go of megabytes for a client that never rea
     peers.push_back(world->connect({.receive_buffer = 4096}));
   for (auto& peer : peers) peer->read(1);
   // The simulator copies.
-  if (!target.simulated()) CHECK(frame.use_count() == 1 + static_cast<long>(kPeers));
+  if (!target.simulated()) {
+    CHECK(world->eventually([&] { return frame.use_count() == 1 + static_cast<long>(kPeers); }));
+  }
   {
     const std::scoped_lock lock(mutex);
     REQUIRE(ids.size() == kPeers);
