@@ -54,6 +54,7 @@ build() {
 
 # install_missing [--tests]: what scripts/setup does. On a distribution that it does not know, the build says what
 # is missing.
+# shellcheck disable=SC2120 # other scripts pass arguments
 install_missing() {
   "$root/scripts/setup" "$@" >&2 || [ $? -eq 3 ]
 }
@@ -64,6 +65,7 @@ programs=${ECHOLAB_BIN_DIR:-$root/build/release}
 # need TARGET...: makes the programs, unless they are ready.
 need() {
   [ -z "${ECHOLAB_BIN_DIR:-}" ] || return 0
+  # shellcheck disable=SC2119 # none: this is about what is measured
   install_missing
   build release "$@"
 }
