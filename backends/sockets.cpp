@@ -140,7 +140,11 @@ Fd Listener::accept(int accept_flags) {
     return {};
   }
   reserve().give_up();
+  // A thread that sleeps in accept4 holds a descriptor already and may take this connection first:
+  // then ours must not sleep with the lock held. Who begins to accept meanwhile tries again.
+  if (mode_ == Mode::blocking) ::fcntl(fd_.get(), F_SETFL, O_NONBLOCK);
   Fd victim(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (mode_ == Mode::blocking) ::fcntl(fd_.get(), F_SETFL, 0);
   const bool taken = errno == EMFILE || errno == ENFILE;  // by another thread, just now
   const int result = victim ? limit : taken ? ENOBUFS : errno;
   victim.reset();

@@ -110,6 +110,9 @@ CONFORMANCE(stop_forgets_nobody, "whoever connects while it stops is ended", Ove
     REQUIRE(world->eventually([&] { return world->run_returned(); }));
     world->finish();
     for (auto& peer : peers) {
+      // Linux can forget a connection whose handshake ends as the listener is closed, and tells the
+      // peer only when it hears from it.
+      peer->send_some(pattern(1, 1));
       if (peer->state() == Peer::State::open) peer->read_end();
     }
   }

@@ -116,7 +116,7 @@ class TestUpstream {
 struct WorldOptions {
   WorldOptions() { limits.linger = 50ms; }
   Limits limits;
-  std::string host = "127.0.0.1";
+  std::string host;  // empty: a loopback address that only this process uses
 };
 
 // One entry of the list that the suite runs over.

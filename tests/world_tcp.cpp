@@ -1,5 +1,6 @@
 // The world over TCP: a real backend in a thread of its own, and client sockets on loopback.
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -68,13 +69,21 @@ class TcpPeer final : public Peer {
   std::abort();
 }
 
+// Ports that are free again are given to others: whoever connects after a stop would otherwise
+// reach another test's server now and then. All of 127/8 is this machine.
+std::string own_address() {
+  const auto pid = static_cast<unsigned>(::getpid());  // below 2^22, proc(5)
+  return fmt::format("127.{}.{}.{}", 64 + (pid >> 16), (pid >> 8) & 0xff, pid & 0xff);
+}
+
 class TcpWorld final : public World {
  public:
-  TcpWorld(const Target& target, const WorldOptions& options) : host_(options.host) {
+  TcpWorld(const Target& target, const WorldOptions& options)
+      : host_(options.host.empty() ? own_address() : options.host) {
     std::signal(SIGPIPE,
                 SIG_IGN);  // as every server program does; libuv writes without MSG_NOSIGNAL
     Options o;
-    o.host = options.host;
+    o.host = host_;
     o.threads = target.loops;
     o.limits = options.limits;
     backend_ = make_backend(parse_spec(target.spec), o);
