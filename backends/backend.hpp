@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -36,6 +37,9 @@ struct Options {
   std::uint16_t port = 0;          // 0: the kernel chooses
   unsigned threads = 1;            // loops, by SO_REUSEPORT; models without loops ignore it
   Limits limits;
+  // Called whenever a connection is refused at a limit, by the thread that refuses it. Must neither
+  // block nor throw.
+  std::function<void()> on_refused;
 };
 
 class Backend : public Poster {

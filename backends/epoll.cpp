@@ -143,6 +143,7 @@ EpollLoop::EpollLoop(Listener listener, std::uint16_t shard, const Options& opti
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       calls_(epoll_.get(), counters_, now_),
       rooms_(limits_.low_water) {
+  counters_.on_refused = options.on_refused;
   if (!epoll_) throw_errno(errno, "cannot create an epoll instance");
   if (!wake_) throw_errno(errno, "cannot create an eventfd");
   epoll_event listening{0, {.u64 = tag(kListenerSlot, 0)}};
@@ -169,7 +170,7 @@ void EpollLoop::accept_all() {
     Fd fd = listener_.accept(SOCK_NONBLOCK);
     if (!fd) {
       if (errno == EMFILE || errno == ENFILE) {
-        counters_.add(Count::refused);
+        counters_.refuse();
         continue;
       }
       if (errno == EINTR || errno == ECONNABORTED) continue;
@@ -182,7 +183,7 @@ void EpollLoop::accept_all() {
     epoll_event event{c.interest, {.u64 = tag(c.id.slot, c.id.generation)}};
     counters_.add(Count::sys_epoll_ctl);
     if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) < 0) {
-      counters_.add(Count::refused);
+      counters_.refuse();
       connections_.remove(c.id.slot);
       continue;
     }

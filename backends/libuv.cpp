@@ -138,6 +138,7 @@ LibuvLoop::LibuvLoop(Listener listener, std::uint16_t shard, const Options& opti
       limits_(options.limits),
       shard_(shard),
       acceptor_(*this, std::move(listener), counters_) {
+  counters_.on_refused = options.on_refused;
   if (config_.pool) {
     const BatchPolicy policy(config_.batch);
     batch_granted_ = BatchPolicy::in_force();
@@ -163,7 +164,7 @@ void LibuvLoop::accepted(Fd fd) {
   uv_tcp_init(loop_.get(), &c.tcp);
   ++events_;
   if (uv_tcp_open(&c.tcp, fd.get()) < 0) {
-    counters_.add(Count::refused);
+    counters_.refuse();
     return end(c, {});
   }
   fd.release();

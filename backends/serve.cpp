@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <cmath>
@@ -28,9 +27,7 @@ constexpr int kUsage = 2;
 constexpr int kUnavailable = 3;
 constexpr unsigned kMaxThreads = 1024;  // loops; beyond any machine that this runs on
 
-// Between two looks at whether connections are refused: soon enough for who wonders why, and far
-// too seldom to show in what is measured.
-constexpr std::chrono::seconds kLookEvery{1};
+constexpr int kRefusing = SIGUSR2;  // tells the main thread that the first connection is refused
 
 constexpr Duration kLongest = std::chrono::hours(24 * 365);  // of an option; no overflow in sums
 
@@ -122,56 +119,13 @@ void print_counters(const Stats& stats) {
   }
 }
 
-// Lets the main thread sleep while nobody connects: a server whose clients only wait must not be
-// woken every second for a look at whether connections are refused.
-class Doorman final : public Service {
- public:
-  explicit Doorman(Service& service) : service_(service), main_thread_(pthread_self()) {}
-
-  std::unique_ptr<Session> accept() override {
-    if (asleep_.load() && asleep_.exchange(false)) pthread_kill(main_thread_, kSomebody);
-    return service_.accept();
-  }
-  [[nodiscard]] bool pushes() const override { return service_.pushes(); }
-
-  // Main thread. Whether it may sleep until kSomebody comes: nobody has connected since the last
-  // look, and whoever connects next can be taken, and so comes by here.
-  bool quiet(const Backend& backend) {
-    asleep_.store(true);  // before it looks, so that nobody slips in between
-    const Stats stats = backend.stats();
-    const std::uint64_t accepted = stats.get(Count::accepted);
-    const std::uint64_t open = accepted - std::min(accepted, stats.get(Count::closed));
-    rlimit limit{};
-    getrlimit(RLIMIT_NOFILE, &limit);
-    const bool calm = accepted == accepted_ && open + kNearLimit < limit.rlim_cur;
-    accepted_ = accepted;
-    if (!calm) asleep_.store(false);
-    return calm;
-  }
-
-  static constexpr int kSomebody = SIGUSR2;
-
- private:
-  // Descriptors that a server may have beside its connections: loops, upstreams, a database.
-  static constexpr std::uint64_t kNearLimit = 256;
-
-  Service& service_;
-  const pthread_t main_thread_;
-  std::atomic<bool> asleep_{false};
-  std::uint64_t accepted_ = 0;
-};
-
-// Once. False: there is nothing to tell.
-bool tell_refused(const Spec& spec, const Stats& stats) {
-  const std::uint64_t refused = stats.get(Count::refused);
-  if (refused == 0) return false;
+void tell_refused(const Spec& spec) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   fmt::print(stderr,
-             "echolab: connections are refused ({} so far): the limit of {} descriptors{} is "
-             "reached; raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit) and start again\n",
-             refused, limit.rlim_cur, spec.model == "threads" ? ", or that of threads," : "");
-  return true;
+             "echolab: connections are refused: the limit of {} descriptors{} is reached; raise it "
+             "(ulimit -Hn, or LimitNOFILE= in a systemd unit) and start again\n",
+             limit.rlim_cur, spec.model == "threads" ? ", or that of threads," : "");
 }
 
 int run(const ServerOptions& server, Program& program) {
@@ -186,11 +140,13 @@ int run(const ServerOptions& server, Program& program) {
   // Blocked before any thread exists, so that only sigwait takes them.
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int s : {SIGTERM, SIGINT, SIGUSR1, Doorman::kSomebody}) {
-    sigaddset(&signals, s);
-  }
+  for (const int s : {SIGTERM, SIGINT, SIGUSR1, kRefusing}) sigaddset(&signals, s);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  std::atomic<bool> refusing = false;
+  options.on_refused = [&refusing, main_thread = pthread_self()] {
+    if (!refusing.exchange(true)) pthread_kill(main_thread, kRefusing);
+  };
   const std::unique_ptr<Backend> backend = make_backend(spec, options);
   const std::unique_ptr<Service> service = program.start(*backend);
   StatsFile file(server.stats_json, server.backend, server.threads);
@@ -204,22 +160,18 @@ int run(const ServerOptions& server, Program& program) {
   fmt::print("{}\n", backend->port());
   flush_output();
 
-  Doorman doorman(*service);
   std::exception_ptr failure;
   std::jthread thread([&, main_thread = pthread_self()] {
     try {
-      backend->run(doorman);
+      backend->run(*service);
     } catch (...) {
       failure = std::current_exception();
       pthread_kill(main_thread, SIGTERM);
     }
   });
-  bool told = false;  // that connections are refused
   for (int signal = 0; signal != SIGTERM && signal != SIGINT;) {
-    const timespec look{kLookEvery.count(), 0};
-    const bool sleeps = told || doorman.quiet(*backend);
-    signal = sigtimedwait(&signals, nullptr, sleeps ? nullptr : &look);
-    if (!told) told = tell_refused(spec, backend->stats());
+    sigwait(&signals, &signal);
+    if (signal == kRefusing) tell_refused(spec);
     if (signal != SIGUSR1) continue;
     try {
       file.write(*backend, false);
@@ -230,7 +182,6 @@ int run(const ServerOptions& server, Program& program) {
   backend->stop(server.grace);
   thread.join();
   if (failure) std::rethrow_exception(failure);
-  if (!told) tell_refused(spec, backend->stats());
   print_counters(backend->stats());
   file.write(*backend, true);
   flush_output();

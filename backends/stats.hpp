@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -72,6 +73,12 @@ class Counters {
     auto& v = values_[static_cast<std::size_t>(c)];
     v.store(v.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
+  // A connection that is refused at a limit: counted, and told to who wants to know.
+  void refuse() noexcept {
+    add(Count::refused);
+    if (on_refused) on_refused();
+  }
+  std::function<void()> on_refused;  // Options::on_refused; set before any thread counts
   // For a counter that several threads write, all of them in this way.
   void add_shared(Count c) noexcept {
     values_[static_cast<std::size_t>(c)].fetch_add(1, std::memory_order_relaxed);

@@ -119,6 +119,7 @@ ThreadsBackend::ThreadsBackend(const Spec& spec, const Options& options)
     : pool_(spec.value),
       limits_(options.limits),
       listener_(options.host, options.port, Listener::Mode::blocking, false) {
+  shared_counters_.on_refused = options.on_refused;
   struct sigaction interrupt {};
   interrupt.sa_handler = [](int) {};  // without SA_RESTART: a blocked call returns EINTR
   sigaction(kInterrupt, &interrupt, nullptr);
@@ -133,7 +134,7 @@ ThreadsBackend::Connection* ThreadsBackend::accept_one() {
   const std::scoped_lock lock(registry_);
   shared_counters_.add(Count::sys_accept);
   if (!fd) {
-    if (error == EMFILE || error == ENFILE) shared_counters_.add(Count::refused);
+    if (error == EMFILE || error == ENFILE) shared_counters_.refuse();
     return nullptr;
   }
   shared_counters_.add(Count::accepted);
@@ -457,7 +458,7 @@ void ThreadsBackend::run(Service& service) {
       threads.emplace(id, std::move(thread));
     } catch (const std::system_error&) {  // the wall of this model: no more threads
       const std::scoped_lock lock(registry_);
-      shared_counters_.add(Count::refused);
+      shared_counters_.refuse();
       shared_counters_.add(Count::closed);
       connections_.remove(c->id.slot);
     }

@@ -38,7 +38,7 @@ std::optional<int> UringAccept::completed(const io_uring_cqe& cqe, std::size_t o
     if (!ring_.direct()) taken = afford(cqe.res);
   } else if (cqe.res == -EMFILE || cqe.res == -ENFILE) {
     if (ring_.direct() && open >= ring_.slots()) {
-      counters_.add(Count::refused);  // no slot is free: it was taken and closed
+      counters_.refuse();  // no slot is free: it was taken and closed
     } else {
       io_uring_sqe* sqe = ring_.entry();
       io_uring_prep_poll_add(sqe, listener_.fd(), POLLIN);
@@ -55,7 +55,7 @@ std::optional<int> UringAccept::completed(const io_uring_cqe& cqe, std::size_t o
 std::optional<int> UringAccept::afford(int descriptor) {
   Fd fd(descriptor);
   if (Listener::afford(fd)) return fd.release();
-  counters_.add(Count::refused);
+  counters_.refuse();
   return {};
 }
 
@@ -65,7 +65,7 @@ std::optional<int> UringAccept::at_limit() {
   Fd fd = listener_.accept(0);
   if (fd && !ring_.direct()) return fd.release();
   if (fd || errno == EMFILE || errno == ENFILE) {
-    counters_.add(Count::refused);
+    counters_.refuse();
   } else if (errno == ENOBUFS || errno == ENOMEM) {
     retry();
   }

@@ -57,7 +57,7 @@ class UvAcceptor {
       if (fd) {
         owner_.accepted(std::move(fd));
       } else if (errno == EMFILE || errno == ENFILE) {
-        counters_.add(Count::refused);
+        counters_.refuse();
       } else if (errno != EINTR && errno != ECONNABORTED) {
         counters_.add(Count::eagain);
         if (errno != ENOBUFS && errno != ENOMEM) return;
