@@ -30,9 +30,8 @@ constexpr Entry kCatalogue[] = {
     {"libuv", "inline", "",
      "the session runs on the libuv loop: the price of the hop is the difference"},
     {"libuv", "preempt", "",
-     "the pool under the default policy instead of SCHED_BATCH: what it costs when each job "
-     "preempts "
-     "the loop"},
+     "the pool under the default policy, not SCHED_BATCH: what it costs that jobs preempt the "
+     "loop"},
 };
 
 // Workers in threads:pool=N; beyond it a thread per worker makes no sense on any machine of today.

@@ -59,6 +59,7 @@ class UringLoop {
   [[nodiscard]] std::vector<Feature> features() const { return ring_.features(); }
 
  private:
+  // ---- Connection -----------------------------------------------------------------------------
   using Connection = UringConnection;
   enum class Op : std::uint8_t { receive, send, watch, cancel, shutdown, reset, close, wake };
 
@@ -129,6 +130,7 @@ UringLoop::UringLoop(Listener listener, std::uint16_t shard, const Options& opti
       accept_(ring_, counters_, std::move(listener)),
       calls_(ring_, counters_, now_),
       rooms_(limits_.low_water) {
+  counters_.on_refused = options.on_refused;
 }
 
 // Tags a prepared entry; it is submitted with the next wait.
