@@ -4,20 +4,16 @@
 // It serves until it is killed. A peer that does not read its replies blocks its own connection
 // only: what the socket does not take is kept, and reading stops until it is gone.
 
-#include <arpa/inet.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <unordered_map>
 #include <vector>
+
+#include "echo/raw_listener.hpp"
 
 namespace {
 
@@ -49,29 +45,7 @@ bool serve(int fd, bool hangup) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long port = argc == 2 ? std::strtol(argv[1], nullptr, 10) : 0;
-  if (port < 1 || port > 65535) {
-    std::fputs("usage: raw-epoll PORT (1 to 65535, on 127.0.0.1)\n", stderr);
-    return 2;
-  }
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  const int on = 1;
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
-      listen(listener, 4096) < 0) {
-    std::perror("raw-epoll: cannot listen");
-    return 1;
-  }
+  const int listener = raw_listener("raw-epoll", argc, argv, SOCK_NONBLOCK);
   const int poller = epoll_create1(0);
   epoll_event event{EPOLLIN, {.fd = listener}};
   epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);

@@ -7,21 +7,17 @@
 // its replies blocks its own connection only: its receive is cancelled until it has taken what
 // waits, and when few buffers are left, what waits is copied. Linux 6.12.
 
-#include <arpa/inet.h>
 #include <liburing.h>
-#include <netinet/tcp.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <vector>
+
+#include "echo/raw_listener.hpp"
 
 namespace {
 
@@ -268,7 +264,10 @@ int serve(int listener, unsigned slots) {
   accept_from(listener);
   for (;;) {
     end_turn();
-    rc = io_uring_submit_and_wait(&ring, 1);
+    // A receive may find no buffer although nothing has arrived for it: who comes behind it is not
+    // to wait for an event.
+    rc = starving.empty() ? io_uring_submit_and_wait(&ring, 1)
+                          : io_uring_submit_and_get_events(&ring);
     if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) return -rc;
     unsigned n = 0;
     unsigned head = 0;
@@ -284,29 +283,9 @@ int serve(int listener, unsigned slots) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long port = argc == 2 ? std::strtol(argv[1], nullptr, 10) : 0;
-  if (port < 1 || port > 65535) {
-    std::fputs("usage: raw-io_uring PORT (1 to 65535, on 127.0.0.1)\n", stderr);
-    return 2;
-  }
+  const int listener = raw_listener("raw-io_uring", argc, argv, 0);
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  const int on = 1;
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
-      listen(listener, 4096) < 0) {
-    std::perror("raw-io_uring: cannot listen");
-    return 1;
-  }
   errno = serve(listener, static_cast<unsigned>(std::min<rlim_t>(limit.rlim_cur, kConnections)));
   std::perror("raw-io_uring");
   return 1;

@@ -1,47 +1,23 @@
-// The control of the fan-out: what one client sends goes to all of them, itself included, by one
-// send(2) each and nothing else. What a server costs beyond this is its own doing.
-//
-// Usage: raw-fanout PORT. Listens on 127.0.0.1, ends by a signal.
-#include <netinet/in.h>
+// raw-fanout PORT: the control of the fan-out. What one client sends goes to all of them, itself
+// included, by one send(2) each and nothing else: what a server costs beyond this is its own doing.
+// It ends when a client does, or by a signal.
+
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <vector>
+
+#include "echo/raw_listener.hpp"
 
 namespace {
 
 constexpr int kEvents = 64;             // of one epoll_wait
 constexpr std::size_t kInput = 4096;    // bytes; a message is far shorter and comes in one piece
 constexpr std::uint32_t kListener = 0;  // as epoll data; no client has this descriptor
-
-void raise_descriptors() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-int listen_on(std::uint16_t port) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (fd < 0 || ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(fd, SOMAXCONN) != 0) {
-    std::perror("raw-fanout: listen");
-    std::exit(1);
-  }
-  return fd;
-}
 
 void watch(int epoll, int fd, std::uint32_t data) {
   epoll_event event{};
@@ -79,11 +55,5 @@ void watch(int epoll, int fd, std::uint32_t data) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long port = argc == 2 ? std::strtol(argv[1], nullptr, 10) : 0;
-  if (port < 1 || port > 65535) {
-    std::fputs("usage: raw-fanout PORT\n", stderr);
-    return 2;
-  }
-  raise_descriptors();
-  serve(listen_on(static_cast<std::uint16_t>(port)));
+  serve(raw_listener("raw-fanout", argc, argv, SOCK_NONBLOCK));
 }
