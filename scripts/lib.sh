@@ -52,9 +52,8 @@ build() {
   cd - >/dev/null
 }
 
-# install_missing [--tests]: what scripts/setup does. On a distribution that it does not know, the build says what
-# is missing.
-# shellcheck disable=SC2120 # other scripts pass arguments
+# install_missing [--tests] [--patterns]: what scripts/setup does. On a distribution that it does not know, the build
+# says what is missing.
 install_missing() {
   "$root/scripts/setup" "$@" >&2 || [ $? -eq 3 ]
 }
@@ -62,11 +61,15 @@ install_missing() {
 # Where the programs are: the release build, or a folder of programs that are ready.
 programs=${ECHOLAB_BIN_DIR:-$root/build/release}
 
-# need TARGET...: makes the programs, unless they are ready.
+# need [OPTION of scripts/setup] TARGET...: makes the programs, unless they are ready.
 need() {
+  local setup=()
   [ -z "${ECHOLAB_BIN_DIR:-}" ] || return 0
-  # shellcheck disable=SC2119 # none: this is about what is measured
-  install_missing
+  if [[ $1 == --* ]]; then
+    setup=("$1")
+    shift
+  fi
+  install_missing "${setup[@]}"
   build release "$@"
 }
 
@@ -76,16 +79,17 @@ run_harness() {
   exec -a harness "$programs/harness" "$@"
 }
 
-# help_with_options SUBCOMMAND ARGUMENTS...: if help is asked for, shows it and ends; the options are
-# listed by the program, if it has been built already.
+# help_with_options "PROGRAM [SUBCOMMAND]" ARGUMENTS...: if help is asked for, shows it and ends; the
+# options are listed by the program, if it has been built already.
 help_with_options() {
-  local subcommand=$1 argument
+  local command argument
+  read -ra command <<<"$1"
   shift
   for argument in "$@"; do
     case $argument in
       -h | --help)
         help
-        if [ -x "$programs/harness" ]; then "$programs/harness" "$subcommand" --help; fi
+        if [ -x "$programs/${command[0]}" ]; then "$programs/${command[0]}" "${command[@]:1}" --help; fi
         exit
         ;;
     esac
