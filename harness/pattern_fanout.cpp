@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "harness/load.hpp"
 #include "harness/pattern_parts.hpp"
 #include "harness/pattern_servers.hpp"
 #include "harness/subscribers.hpp"
@@ -14,13 +13,7 @@ namespace echolab::harness {
 namespace {
 
 constexpr unsigned kPayload = 100;  // bytes
-constexpr const char* kTopic = "news";
-
-// What a subscriber sends, and what it hears before the first message.
-struct Way {
-  std::string request;
-  Subscribers::Ready ready;
-};
+constexpr const char* kNews = "news";
 
 void check_status(std::string_view received, std::string_view status) {
   if (received.substr(0, status.size()) != status.substr(0, received.size())) {
@@ -29,35 +22,27 @@ void check_status(std::string_view received, std::string_view status) {
   }
 }
 
-Way way_of(const std::string& transport) {
+// Whether a subscriber has heard all that comes before the first message.
+bool ready(const std::string& transport, std::string_view received) {
   if (transport == "sse") {
-    return {fmt::format("GET /topics/{}/events HTTP/1.1\r\nHost: localhost\r\n\r\n", kTopic),
-            [](std::string_view received) {
-              check_status(received, "HTTP/1.1 200 OK");
-              return received.ends_with("\n\n\r\n");  // of the chunk with the first id
-            }};
+    check_status(received, "HTTP/1.1 200 OK");
+    return received.ends_with("\n\n\r\n");  // of the chunk with the first id
   }
-  return {fmt::format("GET /ws?topic={} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                      kTopic),
-          [](std::string_view received) {
-            check_status(received, "HTTP/1.1 101 Switching Protocols");
-            return received.find("\r\n\r\n\x81") != std::string_view::npos &&
-                   received.ends_with("}");  // of {"op":"subscribed",...}
-          }};
+  check_status(received, "HTTP/1.1 101 Switching Protocols");
+  return received.find("\r\n\r\n\x81") != std::string_view::npos &&
+         received.ends_with("}");  // of {"op":"subscribed",...}
 }
 
 struct FanoutServer {
   FanoutRow* row = nullptr;
-  std::optional<Server> server;
-  std::unique_ptr<Subscribers> subscribers;
-  std::unique_ptr<Asker> publisher;
+  std::optional<Server> server{};
+  std::unique_ptr<Subscribers> subscribers{};
+  std::unique_ptr<Asker> publisher{};
 };
 
 std::string wire_bytes(const std::string& transport, const std::string& id,
                        const std::string& data) {
-  return transport == "sse" ? sse_bytes(id, data) : websocket_bytes(id, kTopic, data);
+  return transport == "sse" ? sse_bytes(id, data) : websocket_bytes(id, kNews, data);
 }
 
 void start(FanoutServer& contender, const std::string& transport, const PatternOptions& options) {
@@ -65,9 +50,10 @@ void start(FanoutServer& contender, const std::string& transport, const PatternO
   const bool control = name == kControl;
   contender.server.emplace(control ? start_raw_fanout(options.server_cpus)
                                    : start_pattern_server(name, options.server_cpus));
-  const Way way = control ? Way{{}, [](std::string_view) { return true; }} : way_of(transport);
   contender.subscribers = std::make_unique<Subscribers>(
-      contender.server->port(), options.subscribers, way.request, way.ready);
+      contender.server->port(), options.subscribers,
+      control ? std::string() : waiting_request(transport, kNews),
+      [&](std::string_view received) { return control || ready(transport, received); });
   contender.publisher = std::make_unique<Asker>(contender.server->port());
   contender.server->accounting().refresh();
 }
@@ -83,7 +69,7 @@ void tell_all(FanoutServer& contender, const std::string& transport, const std::
   } else {
     const std::string answer = contender.publisher->ask(
         fmt::format("POST /topics/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{}",
-                    kTopic, data.size(), data));
+                    kNews, data.size(), data));
     const auto published = nlohmann::json::parse(body_of(answer));
     if (published.at("subscribers").get<std::size_t>() != contender.subscribers->size()) {
       throw PatternError("the server has another number of subscribers");
@@ -102,18 +88,6 @@ void PatternBench::fanout(const std::string& transport) {
   cell.transport = transport;
   cell.rows.resize(options_.backends.size() + 1);
   std::vector<FanoutServer> contenders(cell.rows.size());
-  const auto attempt = [](FanoutServer& contender, auto act) {
-    if (!contender.row->error.empty()) return;
-    try {
-      act();
-    } catch (const std::exception& error) {
-      if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
-      contender.row->error = error.what();
-      contender.publisher.reset();
-      contender.subscribers.reset();
-      contender.server.reset();
-    }
-  };
   std::vector<FanoutServer*> order;
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     FanoutServer& contender = contenders[i];

@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "harness/files.hpp"
-#include "harness/load.hpp"
 #include "harness/pattern_parts.hpp"
 #include "harness/pattern_servers.hpp"
 #include "harness/subscribers.hpp"
@@ -22,21 +21,16 @@ constexpr unsigned kMostWithThreads = 1000;
 constexpr Millis kIdleLook{50};
 constexpr Millis kSettle{3'000};  // what a server does once after clients have come
 
+constexpr const char* kQuiet = "quiet";
+
 struct Kind {
   const char* name;
-  const char* request;
   const char* gauge;  // of /metrics: how many of them there are
 };
 constexpr Kind kKinds[] = {
-    {"sse", "GET /topics/quiet/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
-     "\necholab_event_streams "},
-    {"websocket",
-     "GET /ws?topic=quiet HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-     "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-     "\necholab_websockets "},
-    {"long_poll", "GET /topics/quiet?max_wait=300s HTTP/1.1\r\nHost: localhost\r\n\r\n",
-     "\necholab_topic_waiters "},
+    {"sse", "\necholab_event_streams "},
+    {"websocket", "\necholab_websockets "},
+    {"long_poll", "\necholab_topic_waiters "},
 };
 
 std::uint64_t gauge_of(std::uint16_t port, const Kind& kind) {
@@ -60,7 +54,8 @@ std::uint64_t anonymous_bytes(pid_t pid) {
 // that what all share is there.
 void warm_up(std::uint16_t port, const Kind& kind) {
   gauge_of(port, kind);
-  const Subscribers one(port, 1, kind.request, [](std::string_view) { return true; });
+  const Subscribers one(port, 1, waiting_request(kind.name, kQuiet),
+                        [](std::string_view) { return true; });
 }
 
 void wait_for(std::uint16_t port, const Kind& kind, std::uint64_t wanted) {
@@ -99,7 +94,7 @@ void measure(IdleRow& row, const Kind& kind, const PatternOptions& options) {
   wait_for(server.port(), kind, 0);
   row.bytes_before = anonymous_bytes(server.pid());
   const bool parked = kind.name == std::string_view("long_poll");
-  const Subscribers waiting(server.port(), row.connections, kind.request,
+  const Subscribers waiting(server.port(), row.connections, waiting_request(kind.name, kQuiet),
                             [&](std::string_view received) { return parked || !received.empty(); });
   wait_for(server.port(), kind, row.connections);
   row.bytes_after = anonymous_bytes(server.pid());

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "harness/load.hpp"
 #include "harness/pattern_record.hpp"
 #include "harness/process.hpp"
 
@@ -24,6 +26,20 @@ struct PatternOptions {
   std::chrono::seconds watch{3};  // those who wait
   Cpus server_cpus, client_cpus;
 };
+
+// Runs `act` for a contender (a `row` and what it holds) that has not failed yet. A failure is its
+// own: its row says why, and it lets go of the rest. An interrupt is everybody's.
+template <class Contender, class Act>
+void attempt(Contender& contender, Act&& act) {
+  if (!contender.row->error.empty()) return;
+  try {
+    act();
+  } catch (const std::exception& error) {
+    if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
+    contender.row->error = error.what();
+    contender = Contender{contender.row};
+  }
+}
 
 class PatternBench {
  public:

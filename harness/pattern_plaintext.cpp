@@ -6,7 +6,6 @@
 #include <map>
 #include <optional>
 
-#include "harness/load.hpp"
 #include "harness/pattern_parts.hpp"
 #include "harness/pattern_servers.hpp"
 #include "harness/subscribers.hpp"
@@ -19,7 +18,7 @@ constexpr const char* kRequest = "GET /plaintext HTTP/1.1\r\nHost: localhost\r\n
 
 struct HttpServer {
   PlaintextRow* row;
-  std::optional<Server> server;
+  std::optional<Server> server{};
 };
 
 // What comes after `label`, as a number; nothing if the label is not there.
@@ -76,21 +75,8 @@ void PatternBench::plaintext(const std::string& load_on) {
   std::vector<HttpServer> contenders;
   for (std::size_t i = 0; i < cell.rows.size(); ++i) {
     cell.rows[i].contender = i == 0 ? kNginx : options_.backends[i - 1];
-    contenders.push_back({&cell.rows[i], std::nullopt});
+    contenders.push_back({&cell.rows[i]});
   }
-  // Runs `act` unless the contender has failed; a failure is its own.
-  const auto attempt = [](HttpServer& contender, auto act) {
-    if (!contender.row->error.empty()) return;
-    try {
-      act();
-    } catch (const LoadError&) {
-      throw;
-    } catch (const std::exception& error) {
-      if (Load::interrupted()) throw LoadError(LoadError::Kind::interrupted, "interrupted");
-      contender.row->error = error.what();
-      contender.server.reset();
-    }
-  };
   for (HttpServer& contender : contenders) {
     attempt(contender, [&] { start(contender, folder, options_.server_cpus); });
   }

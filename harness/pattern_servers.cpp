@@ -116,6 +116,19 @@ std::uint64_t cpu_at_rest(Server& server) {
   return before;
 }
 
+std::string waiting_request(const std::string& kind, const std::string& topic) {
+  const bool websocket = kind == "websocket";
+  const std::string target = websocket       ? "/ws?topic=" + topic
+                             : kind == "sse" ? "/topics/" + topic + "/events"
+                                             : "/topics/" + topic + "?max_wait=300s";
+  // The key is that of RFC 6455, 1.3.
+  return fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", target,
+                     websocket ? "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                                 "Sec-WebSocket-Version: 13\r\n"
+                                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                               : "");
+}
+
 std::string sse_bytes(const std::string& id, const std::string& data) {
   const std::string event = fmt::format("id: {}\ndata: {}\n\n", id, data);
   return fmt::format("{:x}\r\n{}\r\n", event.size(), event);

@@ -37,6 +37,8 @@ Server start_nginx(const ScratchFolder&, const Cpus& cpus);
 // CPU that the server has used when it has come to rest: the same for a while, or patience ends.
 std::uint64_t cpu_at_rest(Server&);
 
+// What a client sends to wait on a topic: by "sse", "websocket" or "long_poll".
+std::string waiting_request(const std::string& kind, const std::string& topic);
 // The bytes that one topic's message has on the wire.
 std::string sse_bytes(const std::string& id, const std::string& data);
 std::string websocket_bytes(const std::string& id, const std::string& topic,
