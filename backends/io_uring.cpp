@@ -61,7 +61,17 @@ class UringLoop {
  private:
   // ---- Connection -----------------------------------------------------------------------------
   using Connection = UringConnection;
-  enum class Op : std::uint8_t { receive, send, watch, cancel, shutdown, reset, close, wake };
+  enum class Op : std::uint8_t {
+    receive,
+    send,
+    watch,
+    cancel,
+    install,
+    shutdown,
+    reset,
+    close,
+    wake
+  };
 
   static std::uint64_t tag(Op op, ConnId id) { return ring_tag(static_cast<std::uint8_t>(op), id); }
   Session& enter(Connection& c);
@@ -86,6 +96,8 @@ class UringLoop {
   void fire_deadlines();
   void deliver_replies();
   void finish(Connection& c);
+  void shut(int fd);
+  void installed(Connection& c, int result);
   void abort(Connection& c);
   void end(Connection& c, std::error_code error);
   void release(Connection& c);
@@ -408,13 +420,36 @@ void UringLoop::deliver_replies() {
 // All is sent. The peer's FIN is awaited, so that no RST overtakes the last reply.
 void UringLoop::finish(Connection& c) {
   if (c.eof) return end(c, {});
-  io_uring_sqe* sqe = ring_.entry();
-  io_uring_prep_shutdown(sqe, c.fd, SHUT_WR);
-  queue(sqe, Op::shutdown, c);
+  if (ring_.direct()) {
+    io_uring_sqe* sqe = ring_.entry();
+    Ring::prepare_install(sqe, c.fd);
+    queue(sqe, Op::install, c);
+  } else {
+    shut(c.fd);
+  }
   c.lingering = true;
   timers_.set(c.id.slot, now_ + limits_.linger);
   c.held.clear();
   resume(c);
+}
+
+// Not by the ring, which leaves it to a thread of the kernel's: that one then wakes up every five
+// seconds for as long as the process lives.
+void UringLoop::shut(int fd) {
+  counters_.add(Count::sys_shutdown);
+  ::shutdown(fd, SHUT_WR);
+}
+
+// Has got an ordinary descriptor, as shutdown(2) takes no direct one; or none.
+void UringLoop::installed(Connection& c, int result) {
+  if (const Fd fd(result); fd) {
+    shut(fd.get());
+    counters_.add(Count::sys_close);
+  } else if (!c.ended) {
+    io_uring_sqe* sqe = ring_.entry();
+    io_uring_prep_shutdown(sqe, c.fd, SHUT_WR);
+    queue(sqe, Op::shutdown, c);
+  }
 }
 
 // What the kernel still holds is cancelled by end().
@@ -492,6 +527,7 @@ void UringLoop::handle(const io_uring_cqe& cqe) {
   if (last) --c->in_flight;
   if (op == Op::cancel) c->cancelling = false;
   if (op == Op::watch) c->watching = !last;
+  if (op == Op::install) installed(*c, cqe.res);
   if (c->ended) return release(*c);
   if (op != Op::watch || cqe.res < 0) return;
   if ((cqe.res & (POLLERR | POLLHUP)) != 0) {

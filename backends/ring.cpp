@@ -144,6 +144,12 @@ void Ring::prepare_close(io_uring_sqe* sqe, int fd) const {
   }
 }
 
+void Ring::prepare_install(io_uring_sqe* sqe, int fd) {
+  constexpr int kFixedFdInstall =
+      54;  // IORING_OP_FIXED_FD_INSTALL, which liburing 2.3 does not name
+  io_uring_prep_rw(kFixedFdInstall, sqe, fd, nullptr, 0, 0);
+}
+
 bool Ring::wait(Time until) {
   counters_.add(Count::sys_enter);
   int rc = 0;

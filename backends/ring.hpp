@@ -48,6 +48,9 @@ class Ring {
   // Fill in an entry for the kind of descriptor that this ring accepts sockets as.
   void prepare_accept(io_uring_sqe* sqe, int listener) const;
   void prepare_close(io_uring_sqe* sqe, int fd) const;
+  // If direct(): completes with an ordinary descriptor of the same socket, or fails before
+  // Linux 6.8.
+  static void prepare_install(io_uring_sqe* sqe, int fd);
   // Submits all entries and sleeps until something completes, at most until `until` (kNever: no
   // limit; past: does not sleep). One system call. True: whatever could be carried out while it was
   // submitted has been, and its completion, if it was to have one, is there.
