@@ -161,6 +161,13 @@ bool TopicSubscriber::done() const {
   return end && seen_ >= *end;
 }
 
+bool TopicSubscriber::leave(bool heard) {
+  if (peer_->state() == Peer::State::open && !one_in(heard ? 60 : 1000)) return false;
+  disconnect();
+  ++resumes_;
+  return true;
+}
+
 void TopicSubscriber::report(Ledger& ledger) const {
   for (const auto& [number, payload] : messages_) ledger.found(number, payload);
 }
@@ -231,12 +238,7 @@ bool StreamSubscriber::act() {
     }
   }
   if (!events_.last_event_id.empty()) last_event_id_ = events_.last_event_id;
-  if (peer_->state() != Peer::State::open || one_in(60)) {
-    disconnect();
-    ++resumes_;
-  } else if (one_in(40)) {
-    pause_ = below(60);
-  }
+  if (!leave(!bytes.empty()) && one_in(40)) pause_ = below(60);
   return true;
 }
 
@@ -269,12 +271,10 @@ bool PollSubscriber::act() {
     response_ = ResponseReader();
     waiting_ = true;
   }
-  response_.feed(receive(1 + below(256 * 1024)));
+  const std::string bytes = receive(1 + below(256 * 1024));
+  response_.feed(bytes);
   if (response_.complete()) take_answer();
-  if (peer_->state() != Peer::State::open || one_in(60)) {
-    disconnect();
-    ++resumes_;
-  }
+  leave(!bytes.empty());
   return true;
 }
 

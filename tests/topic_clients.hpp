@@ -140,6 +140,9 @@ class TopicSubscriber : public TopicActor {
   void gap(const std::string& first, const std::string& last);
   void seen(std::uint64_t number) { seen_ = std::max(seen_, number); }
   [[nodiscard]] bool done() const;
+  // Now and then, and if it was cut off: then true, and the next step is to take up again. Seldom
+  // while nothing comes: who leaves again and again before a busy server answers never hears it.
+  bool leave(bool heard);
 
   const std::string topic_;
   std::size_t resumes_ = 0;

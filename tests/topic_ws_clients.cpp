@@ -99,11 +99,10 @@ bool PushSubscriber::act() {
     world_.pass(1ms);
     return true;
   }
-  for (const std::string& line : reader_.feed(receive(1 + below(64 * 1024)))) hear(line);
-  if (peer_->state() != Peer::State::open || one_in(60)) {
-    disconnect();
-    ++resumes_;
-  } else if (one_in(40)) {
+  const std::string bytes = receive(1 + below(64 * 1024));
+  for (const std::string& line : reader_.feed(bytes)) hear(line);
+  if (leave(!bytes.empty())) return true;
+  if (one_in(40)) {
     pause_ = below(60);
   } else if (subscribed_ && one_in(60)) {
     // Away for a moment, on the same connection.

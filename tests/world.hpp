@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 
 // How long anything may take before a test fails. Far above what a loaded machine under a
 // sanitizer needs: no test depends on speed.
-inline constexpr Duration kPatience = 30s;
+inline constexpr Duration kPatience = 60s;
 // Long enough for something wrong to show, where a test waits for nothing to happen.
 inline constexpr Duration kMoment = 100ms;
 
