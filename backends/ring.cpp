@@ -145,8 +145,8 @@ void Ring::prepare_close(io_uring_sqe* sqe, int fd) const {
 }
 
 void Ring::prepare_install(io_uring_sqe* sqe, int fd) {
-  constexpr int kFixedFdInstall =
-      54;  // IORING_OP_FIXED_FD_INSTALL, which liburing 2.3 does not name
+  // IORING_OP_FIXED_FD_INSTALL, which liburing 2.3 does not name.
+  constexpr int kFixedFdInstall = 54;
   io_uring_prep_rw(kFixedFdInstall, sqe, fd, nullptr, 0, 0);
 }
 
