@@ -18,6 +18,7 @@
 #include "harness/summary.hpp"
 #include "harness/trial.hpp"
 #include "harness/units.hpp"
+#include "harness/verdicts.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -95,7 +96,8 @@ class Runner {
 
   [[nodiscard]] const Plan& plan() const { return options_.plan; }
   [[nodiscard]] double planned_slices(const Cell& cell) const {
-    return static_cast<double>(cell.contenders.size()) * (plan().slices + plan().warm_up);
+    return static_cast<double>(cell.contenders.size()) * plan().blocks *
+           (plan().slices_per_block() + plan().warm_up);
   }
 
   void run_cell(std::size_t index) {
@@ -104,23 +106,54 @@ class Runner {
     cell_name_ = fmt::format("cell {} of {}: {}", index + 1, cells_.size(), cell.shape.name());
     cell_done_ = 0;
     progress_.step(cell_name_, done_slices_, total_slices_);
+    results_.assign(plan().contenders.size(), std::nullopt);
+    rng_ = cell_rng(options_.seed, index);
+    round_repeats_ = allowed_repeats();
+    slice_repeats_.assign(plan().contenders.size(), allowed_repeats());
+    rounds_done_ = 0;
+    cell_began_ = Clock::now();
+    for (block_ = 0; !Load::interrupted() && another_block(); ++block_) run_block();
+    finish();
+    done_slices_ += planned_slices(cell);
+  }
+
+  // As many as planned; then, if there is time for one more, until the intervals are narrow.
+  [[nodiscard]] bool another_block() const {
+    if (block_ == 0) return true;
+    const auto now = Clock::now();
+    if (block_ < plan().blocks) return now < cell_end_;  // what is missing is said in the rows
+    if (block_ >= plan().most_blocks || now + (now - cell_began_) / block_ > cell_end_)
+      return false;
+    CellRecord so_far = cell_record();
+    summarise(so_far, plan(), run_.placement, run_.steal);
+    return !precise(so_far);
+  }
+
+  void run_block() {
     trials_.clear();
     trials_.resize(plan().contenders.size());
     prepare();
-    std::mt19937_64 rng = cell_rng(options_.seed, index);
-    unsigned round_repeats = allowed_repeats();
-    slice_repeats_.assign(trials_.size(), allowed_repeats());
-    rounds_began_ = Clock::now();
-    for (round_ = 0; round_ < plan().slices && !Load::interrupted(); ++round_) {
-      if (round_ > 0 && Clock::now() > cell_end_) break;  // what is missing is said in the rows
-      const std::vector<std::size_t> order = round_order(living(), rng);
+    for (round_ = 0; round_ < plan().slices_per_block() && !Load::interrupted(); ++round_) {
+      if (round_ > 0 && Clock::now() > cell_end_) break;
+      const std::vector<std::size_t> order = round_order(living(), rng_);
       position_ = 0;
-      while (!order.empty() && !run_round(round_, order) && round_repeats > 0 && time_to_repeat()) {
-        --round_repeats;
+      while (!order.empty() && !run_round(round_, order) && round_repeats_ > 0 &&
+             time_to_repeat()) {
+        --round_repeats_;
+      }
+      ++rounds_done_;
+    }
+    for_living([&](std::size_t i) { trials_[i]->close_window(); }, true);
+    for (const std::size_t i : cell_->contenders) {
+      if (!trials_[i]) continue;
+      trials_[i]->stop();
+      if (results_[i]) {
+        add_block(*results_[i], trials_[i]->result);
+      } else {
+        results_[i] = std::move(trials_[i]->result);
       }
     }
-    finish();
-    done_slices_ += planned_slices(cell);
+    trials_.clear();
   }
 
   // Starts and connects all and brings them to their pace. Everything of one kind is done for all
@@ -128,7 +161,9 @@ class Runner {
   void prepare() {
     for (const std::size_t i : cell_->contenders) {
       if (!run_.variants[i].unavailable.empty()) continue;
-      trials_[i] = std::make_unique<Trial>(plan().contenders[i], cell_->shape, options_.seed + i);
+      if (results_[i] && !results_[i]->error.empty()) continue;
+      const std::uint64_t seed = options_.seed + i + block_ * plan().contenders.size();
+      trials_[i] = std::make_unique<Trial>(plan().contenders[i], cell_->shape, seed);
       if (const std::string why = impossible(plan().contenders[i], cell_->shape); !why.empty()) {
         fail(i, why);
       }
@@ -152,20 +187,21 @@ class Runner {
   }
 
   void finish() {
-    for_living([&](std::size_t i) { trials_[i]->close_window(); }, true);
-    CellRecord record{cell_->shape, {}};
-    for (const std::size_t i : cell_->contenders) {
-      if (!trials_[i]) continue;
-      trials_[i]->stop();
-      record.results.push_back(std::move(trials_[i]->result));
-    }
-    trials_.clear();
+    CellRecord record = cell_record();
     run_.steal.median_share = median_steal();
     summarise(record, plan(), run_.placement, run_.steal);
     const bool any = std::any_of(record.results.begin(), record.results.end(), [](const Result& r) {
       return !r.slices.empty() || !r.error.empty();
     });
     if (any) run_.cells.push_back(std::move(record));
+  }
+
+  [[nodiscard]] CellRecord cell_record() const {
+    CellRecord record{cell_->shape, {}};
+    for (const std::size_t i : cell_->contenders) {
+      if (results_[i]) record.results.push_back(*results_[i]);
+    }
+    return record;
   }
 
   // One slice of every contender, those that fail a gate again at the end. False if the hypervisor
@@ -184,6 +220,7 @@ class Runner {
         if (Load::interrupted()) return;  // cut short: not a slice of the plan
         row.client_delay_ns = client_delay_.ns() - delay_before;
         const Ticks now = ticks_.read();
+        row.block = block_;
         row.round = round;
         row.position = position_++;
         row.steal_ticks = now.steal - at.steal;
@@ -192,8 +229,7 @@ class Runner {
         std::vector<SliceRow>& slices = trials_[i]->result.slices;
         rows.emplace_back(i, slices.size());
         slices.push_back(row);
-        slices.back().gate =
-            judge_slice(row, cell_->shape, circumstances_, idle_share(slices, circumstances_));
+        slices.back().gate = judge_slice(row, cell_->shape, circumstances_, idle_so_far(i));
         if (slices.back().gate != Gate::kept && slice_repeats_[i] > 0 && time_to_repeat()) {
           --slice_repeats_[i];
           again.push_back(i);
@@ -219,6 +255,14 @@ class Runner {
       }
     }
     return !took_too_much || Load::interrupted();
+  }
+
+  // Of all blocks of the cell: one has too few slices to tell.
+  [[nodiscard]] double idle_so_far(std::size_t i) const {
+    std::vector<SliceRow> rows = trials_[i]->result.slices;
+    if (results_[i])
+      rows.insert(rows.end(), results_[i]->slices.begin(), results_[i]->slices.end());
+    return idle_share(rows, circumstances_);
   }
 
   // Calls step for each; one that throws is out of the cell, its reason in its row.
@@ -278,8 +322,9 @@ class Runner {
   // A repeat must leave enough time for the rounds of the plan that are still to come.
   [[nodiscard]] bool time_to_repeat() const {
     const auto now = Clock::now();
-    if (round_ == 0) return now < cell_end_;
-    return now + (now - rounds_began_) / round_ * (plan().slices - round_) < cell_end_;
+    const unsigned planned = plan().blocks * plan().slices_per_block();
+    if (rounds_done_ == 0 || rounds_done_ >= planned) return now < cell_end_;
+    return now + (now - cell_began_) / rounds_done_ * (planned - rounds_done_) < cell_end_;
   }
   [[nodiscard]] double median_steal() const {
     return steal_shares_.empty() ? 0 : median(steal_shares_);
@@ -299,12 +344,17 @@ class Runner {
   // Of the cell that runs.
   const Cell* cell_ = nullptr;
   std::string cell_name_;
-  Trials trials_;
+  std::vector<std::optional<Result>> results_;  // by contender, of the blocks that are over
+  std::mt19937_64 rng_;                         // of the orders
+  std::uint32_t block_ = 0;
+  Trials trials_;                        // of the block that runs
+  unsigned round_repeats_ = 0;           // left
   std::vector<unsigned> slice_repeats_;  // left, by contender
   std::uint32_t position_ = 0;           // in the round
   double cell_done_ = 0;                 // slices
-  std::uint32_t round_ = 0;
-  Clock::time_point rounds_began_;
+  std::uint32_t round_ = 0;              // in the block
+  unsigned rounds_done_ = 0;             // of all blocks
+  Clock::time_point cell_began_;
   Clock::time_point cell_end_;  // when it must be over, also on a busy machine
 };
 
@@ -331,8 +381,8 @@ std::vector<VariantRecord> resolve_variants(const Plan& plan, const std::string&
       const auto found = std::find_if(known.begin(), known.end(), [&](const auto& entry) {
         const std::string& name = entry.first;  // "threads:pool=N" stands for any number
         const bool takes_value = name.ends_with("=N");
-        return takes_value ? contender.name.starts_with(name.substr(0, name.size() - 1))
-                           : contender.name == name;
+        return takes_value ? contender.spec().starts_with(name.substr(0, name.size() - 1))
+                           : contender.spec() == name;
       });
       if (found == known.end()) {
         std::vector<std::string> names;

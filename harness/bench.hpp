@@ -1,5 +1,6 @@
 // The runner: every contender of a cell started as a fresh process, all connected, only one loaded
-// at a time, in short slices in shuffled rounds, so that the machine's drift meets all alike.
+// at a time, in short slices in shuffled rounds, so that the machine's drift meets all alike. That
+// is a block; then all over again, because the same program differs from one process to the next.
 //
 // Uses the calling thread as the client: it is pinned while the run lasts and must be the only one
 // that starts servers.

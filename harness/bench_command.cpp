@@ -12,6 +12,7 @@
 #include "harness/client_socket.hpp"
 #include "harness/commands.hpp"
 #include "harness/files.hpp"
+#include "harness/gbench.hpp"
 #include "harness/output.hpp"
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
@@ -24,13 +25,17 @@ namespace {
 
 // --quick: enough slices to see what is grossly different, done in well under 40 s.
 constexpr unsigned kQuickSlices = 25;
+constexpr unsigned kQuickWarmUp = 5;
 constexpr std::size_t kQuickSize = 64;  // bytes
+
+// A cell whose intervals are too wide may take so many times the blocks.
+constexpr unsigned kMoreBlocks = 3;
 
 // As typed; empty where not given.
 struct BenchArguments {
   std::vector<std::string> backends, connections, sizes, depths, rates, servers;
-  std::string baseline, slices, slice, threads, seed, filter, output;
-  std::string place = "auto";
+  std::string baseline, slices, slice, blocks, cap, threads, seed, filter, output;
+  std::string place = "auto", exported;
   bool dry_run = false, quick = false;
 };
 
@@ -53,6 +58,7 @@ Plan make_plan(const BenchArguments& typed) {
   plan.quick = typed.quick;
   if (typed.quick) {
     plan.slices = kQuickSlices;
+    plan.warm_up = kQuickWarmUp;
     plan.sizes = {kQuickSize};
   }
   if (!typed.connections.empty()) plan.connections.clear();
@@ -83,6 +89,19 @@ Plan make_plan(const BenchArguments& typed) {
   } else if (!has_default && !plan.contenders.empty()) {
     plan.baseline = plan.contenders.front().name;
   }
+  // As many blocks as a verdict needs among all these comparisons, and no fewer than the default.
+  if (typed.quick) {
+    plan.blocks = 1;
+  } else if (plan.contenders.size() > 1) {
+    const std::size_t needed = blocks_needed(plan.contenders.size() - 1);
+    plan.blocks = std::max(plan.blocks, static_cast<unsigned>(needed));
+  }
+  plan.most_blocks = plan.blocks > 1 ? std::min(plan.blocks * kMoreBlocks, kMaxBlocks) : 1;
+  if (!typed.blocks.empty()) {
+    plan.blocks = plan.most_blocks = small(typed.blocks, "--blocks");
+  }
+  if (!typed.cap.empty()) plan.cap = parse_duration(typed.cap, "--cap");
+  plan.add_copy();
   return plan;
 }
 
@@ -130,8 +149,9 @@ void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
   const Plan& plan = options.plan;
   std::size_t rows = 0;
   for (const Cell& cell : cells) rows += cell.contenders.size();
-  fmt::print("{} cells, {} rows, {} slices of {} each; about {}{}\n", cells.size(), rows,
-             plan.slices, format_duration(plan.slice), format_duration(estimated_time(plan, cells)),
+  fmt::print("{} cells, {} rows, {} slices of {} each in {} block{}; about {}{}\n", cells.size(),
+             rows, plan.slices, format_duration(plan.slice), plan.blocks,
+             plan.blocks == 1 ? "" : "s", format_duration(estimated_time(plan, cells)),
              plan.quick ? "; quick: numbers, never a verdict" : "");
   fmt::print("baseline {}, {} thread{} a server, placement {}, {} descriptors, output in {}\n",
              plan.baseline, plan.threads, plan.threads == 1 ? "" : "s", typed.place,
@@ -216,6 +236,10 @@ int run_bench(const BenchArguments& typed) {
   });
   show(terminal_table(run));  // first: it is there even if the disk is full; main looks at stdout
   folder.write_all(run);
+  if (!typed.exported.empty()) {
+    constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
+    folder.write("gbench.json", to_gbench(run).dump(1, ' ', false, kReplace) + "\n", false);
+  }
   return conclude(run, folder, progress);
 }
 
@@ -245,7 +269,14 @@ void add_bench(CLI::App& app, Chosen& chosen) {
                    "requests/s offered over all connections, such as 20k; 0 or none is the closed "
                    "loop [0]")
       ->delimiter(',');
-  bench->add_option("--slices", t.slices, "slices per server and cell [100; with --quick 25]");
+  bench->add_option("--slices", t.slices, "slices per server and cell [72; with --quick 25]");
+  bench->add_option(
+      "--blocks", t.blocks,
+      "fresh starts of every server, which share the slices [8 or what a verdict needs, and up "
+      "to 3 times that until the intervals are narrow; with --quick 1]");
+  bench->add_option(
+      "--cap", t.cap,
+      "the run ends then, with what it has [chosen by the plan; 3min for the default]");
   bench->add_option("--slice", t.slice, "length of a slice [10ms]");
   bench->add_option("--threads", t.threads, "loops per server, where the model has loops [1]");
   bench->add_option("--place", t.place, "CPUs of servers and client")
@@ -256,6 +287,11 @@ void add_bench(CLI::App& app, Chosen& chosen) {
                     "only rows whose name (\"io_uring/c64/s4096/d1\") matches this regular "
                     "expression; the baseline stays in their cells");
   bench->add_option("-o,--output", t.output, "folder for the results [results/DATE-TIME]");
+  bench
+      ->add_option(
+          "--export", t.exported,
+          "also write gbench.json, as Google Benchmark would have: a block is a repetition")
+      ->check(CLI::IsMember({"gbench"}));
   bench->add_flag("--dry-run", t.dry_run, "print the plan and start no server");
   bench->add_flag("--quick", t.quick, "64 B only and few slices: numbers, never a verdict");
   bench->callback([typed, &chosen] { chosen = [typed] { return run_bench(*typed); }; });

@@ -9,21 +9,13 @@
 #include "harness/environment.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
+#include "harness/verdicts.hpp"
 
 namespace echolab::harness {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // Steal that differs by more than this share of the CPUs' time makes throughput incomparable.
 constexpr double kStealDifference = 0.05;
-constexpr std::size_t kLongestValue = 60;  // characters of a value in the list of differences
-
-std::string clipped(const std::string& text) {
-  if (text.size() <= kLongestValue) return text;
-  return fmt::format("{}...", std::string_view(text).substr(0, kLongestValue - 3));
-}
-
 // A field that is already among the differences keeps its first weight and meaning.
 void differ(Comparison& out, const std::string& field, const std::string& a, const std::string& b,
             bool doubtful, const std::string& meaning) {
@@ -143,18 +135,71 @@ auto find(const List& list, Same same) -> decltype(&*list.begin()) {
   return found == list.end() ? nullptr : &*found;
 }
 
-void judge(ComparedRow& row, double limit) {
-  const std::optional<double> cpu = row.server_cpu_us_per_request.ratio();
-  if (cpu && *cpu > 1 + limit) {
-    row.worse.push_back(fmt::format("{:.1f} % more CPU per request", (*cpu - 1) * 100));
+// Why a run has no blocks whose intervals could be compared; empty if it has.
+std::string without_blocks(const RunRecord& run) {
+  if (run.plan.quick) return "is a quick run";
+  if (run.plan.blocks < 2) return "started its servers once";
+  return "";
+}
+
+// Two copies of one server in one run.
+Estimate copies(const CellRecord& cell, const std::string& baseline, const Metric& metric) {
+  const auto named = [&](const std::string& name) {
+    return find(cell.results, [&](const Result& r) { return r.variant == name; });
+  };
+  const Result *one = named(baseline), *two = named(baseline + kAgain);
+  if (one == nullptr || two == nullptr) return {};
+  const std::vector<double> values = block_ratios(*two, *one, metric);
+  return values.empty() ? Estimate{} : estimate_median(values);
+}
+
+// One row in both runs, and the cells that it stands in.
+struct Twin {
+  const CellRecord *cell_a, *cell_b;
+  const Result *a, *b;
+  ComparedRow* row;
+};
+
+// Judges one figure of all rows: they are one family, because any of them may fail the whole.
+void judge_all(const Metric& metric, const std::vector<Twin>& twins, const RunRecord& a,
+               const RunRecord& b, std::optional<double> limit) {
+  std::vector<Judgement*> family;
+  for (const Twin& twin : twins) {
+    if (twin.cell_a->shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
+    // Percentiles of slices mean little where the row is too small to print its own.
+    if (metric.judgement == &Verdicts::p99 && !twin.row->p99_us.ratio()) continue;
+    const std::vector<double> in_a = block_values(*twin.a, metric);
+    const std::vector<double> in_b = block_values(*twin.b, metric);
+    if (in_a.empty() || in_b.empty()) continue;
+    const Estimate copies_a = copies(*twin.cell_a, a.plan.baseline, metric);
+    const Estimate copies_b = copies(*twin.cell_b, b.plan.baseline, metric);
+    const std::optional<Interval> noise_a = copies_a.interval(), noise_b = copies_b.interval();
+    Delta delta = delta_with(metric.delta, noise_a);
+    delta.apart =
+        std::max({delta.apart, delta_with(metric.delta, noise_b).apart, limit.value_or(0)});
+    std::optional<Judgement>& slot = twin.row->verdicts.*metric.judgement;
+    slot = judge(estimate_shift(in_a, in_b), delta, metric.better, twins.size());
+    const auto withhold = [&](const std::string& why) {
+      slot->verdict = Verdict::none;
+      slot->why = why;
+    };
+    if (!noise_a || !noise_b) {
+      withhold(fmt::format("no A/A in {}", noise_a ? "B" : "A"));
+    } else if (copies_differ(copies_a, metric.delta) || copies_differ(copies_b, metric.delta)) {
+      withhold("too noisy: A/A differs");
+    } else {
+      family.push_back(&*slot);
+    }
   }
-  const std::optional<double> throughput = row.requests_per_s.ratio();
-  if (throughput && *throughput < 1 - limit) {
-    row.worse.push_back(fmt::format("{:.1f} % less throughput", (1 - *throughput) * 100));
+  settle(family);
+  for (const Twin& twin : twins) {
+    const std::optional<Judgement>& one = twin.row->verdicts.*metric.judgement;
+    if (!limit || !one || one->verdict != Verdict::slower) continue;
+    twin.row->worse.push_back(fmt::format("{} x {}", metric.title, interval_text(*one)));
   }
 }
 
-ComparedRow compare_row(const Result& a, const Result& b, std::optional<double> limit) {
+ComparedRow compare_row(const Result& a, const Result& b, const std::string& why_not) {
   ComparedRow row;
   row.variant = a.variant;
   row.requests_per_s = {a.summary.requests_per_s, b.summary.requests_per_s};
@@ -174,12 +219,23 @@ ComparedRow compare_row(const Result& a, const Result& b, std::optional<double> 
     const bool in_a = a.summary.requests_per_s.has_value();
     row.unfit = fmt::format("not measured in {}", in_a ? "B" : "A");
   }
-  if (limit && row.unfit.empty()) judge(row, *limit);
+  if (row.unfit.empty()) row.unfit = why_not;
   return row;
+}
+
+// Why no row can be judged, whatever it is; empty if some can.
+std::string why_none(const Comparison& c, const RunRecord& a, const RunRecord& b) {
+  if (c.other_machine) return "another machine";
+  if (const std::string why = without_blocks(a); !why.empty()) return "A " + why;
+  if (const std::string why = without_blocks(b); !why.empty()) return "B " + why;
+  return "";
 }
 
 void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
                    std::optional<double> limit) {
+  const std::string why = why_none(out, a, b);
+  std::vector<Twin> twins;
+  out.cells.reserve(a.cells.size());  // their rows are pointed to
   for (const CellRecord& cell_a : a.cells) {
     const auto* cell_b =
         find(b.cells, [&](const CellRecord& c) { return c.shape == cell_a.shape; });
@@ -187,8 +243,10 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
       out.only_a.push_back(cell_a.shape.name());
       continue;
     }
-    ComparedCell cell{cell_a.shape, {}};
+    ComparedCell& cell = out.cells.emplace_back(ComparedCell{cell_a.shape, {}});
+    cell.rows.reserve(cell_a.results.size());  // rows are pointed to
     for (const Result& in_a : cell_a.results) {
+      if (in_a.variant.ends_with(kAgain)) continue;
       const auto* in_b =
           find(cell_b->results, [&](const Result& r) { return r.variant == in_a.variant; });
       const std::string name = in_a.variant + "/" + cell_a.shape.name();
@@ -197,39 +255,25 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
         continue;
       }
       if (in_a.error.empty() && !in_b->error.empty()) out.failed_in_b.push_back(name);
-      cell.rows.push_back(compare_row(in_a, *in_b, limit));
+      cell.rows.push_back(compare_row(in_a, *in_b, why));
+      if (cell.rows.back().unfit.empty()) {
+        twins.push_back({&cell_a, cell_b, &in_a, in_b, &cell.rows.back()});
+      }
     }
     for (const Result& in_b : cell_b->results) {
-      if (find(cell_a.results, [&](const Result& r) { return r.variant == in_b.variant; }) ==
-          nullptr) {
+      if (!in_b.variant.ends_with(kAgain) && find(cell_a.results, [&](const Result& r) {
+                                               return r.variant == in_b.variant;
+                                             }) == nullptr) {
         out.only_b.push_back(in_b.variant + "/" + cell_a.shape.name());
       }
     }
-    out.cells.push_back(std::move(cell));
   }
   for (const CellRecord& cell_b : b.cells) {
     if (find(a.cells, [&](const CellRecord& c) { return c.shape == cell_b.shape; }) == nullptr) {
       out.only_b.push_back(cell_b.shape.name());
     }
   }
-}
-
-Json or_null(const std::optional<double>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
-Json pair_json(const Pair& pair) {
-  return {{"a", or_null(pair.a)}, {"b", or_null(pair.b)}, {"ratio", or_null(pair.ratio())}};
-}
-
-std::string columns_of(const Pair& pair, int digits) {
-  const auto value = [&](const std::optional<double>& v) {
-    if (!v) return std::string("-");
-    return digits < 0 ? figure(v) : fmt::format("{:.{}f}", *v, digits);
-  };
-  const std::optional<double> ratio = pair.ratio();
-  return fmt::format("{:>10} {:>10} {:>6}", value(pair.a), value(pair.b),
-                     ratio ? fmt::format("{:.2f}", *ratio) : "-");
+  for (const Metric& metric : verdict_metrics()) judge_all(metric, twins, a, b, limit);
 }
 
 }  // namespace
@@ -259,9 +303,23 @@ std::size_t Comparison::judged() const {
   return rows;
 }
 
+std::size_t Comparison::decided() const {
+  const auto sure = [](const std::optional<Judgement>& one) {
+    return one && one->verdict != Verdict::none;
+  };
+  std::size_t rows = 0;
+  for (const ComparedCell& cell : cells) {
+    for (const ComparedRow& row : cell.rows) {
+      if (sure(row.verdicts.cpu) || sure(row.verdicts.throughput)) ++rows;
+    }
+  }
+  return rows;
+}
+
 std::vector<std::string> Comparison::gaps() const {
   std::vector<std::string> out;
   if (judged() == 0) out.emplace_back("nothing was compared: no row is fit for it in both runs");
+  if (judged() > 0 && decided() == 0) out.emplace_back("too noisy: no row has a verdict");
   if (!only_a.empty()) out.push_back(fmt::format("B lacks {}", fmt::join(only_a, ", ")));
   if (partial) out.emplace_back("an interrupted run was compared");
   return out;
@@ -275,104 +333,6 @@ Comparison compare(const RunRecord& a, const RunRecord& b, std::optional<double>
   if (b.partial) out.remarks.emplace_back("B is partial: it was interrupted");
   compare_cells(out, a, b, limit);
   return out;
-}
-
-std::string to_text(const Comparison& c, const std::string& name_a, const std::string& name_b,
-                    std::optional<double> limit) {
-  std::string out = fmt::format("A: {}\nB: {}\n", name_a, name_b);
-  for (const std::string& remark : c.remarks) out += remark + "\n";
-  if (c.other_machine) {
-    out +=
-        "The machine differs: absolute numbers cannot be compared, only what they show within "
-        "each run.\n";
-  }
-  if (c.differences.empty()) out += "Same circumstances in every field that is known to matter.\n";
-  for (const Difference& d : c.differences) {
-    out += fmt::format("  {} {}: {} -> {}: {}\n", d.doubtful ? "DOUBTFUL" : "note    ", d.field,
-                       clipped(d.a), clipped(d.b), d.meaning);
-  }
-  std::size_t width = std::string_view("variant").size();
-  for (const ComparedCell& cell : c.cells) {
-    for (const ComparedRow& row : cell.rows) width = std::max(width, row.variant.size());
-  }
-  for (const ComparedCell& cell : c.cells) {
-    out += fmt::format("\n{}\n", cell_title(cell.shape));
-    if (cell.rows.empty()) {
-      out += "  no server in common\n";
-      continue;
-    }
-    out += fmt::format("{:<{}}  {:>10} {:>10} {:>6}  {:>10} {:>10} {:>6}  {:>10} {:>10} {:>6}\n",
-                       "variant", width, "req/s A", "B", "B/A", "CPU us A", "B", "B/A", "p99 us A",
-                       "B", "B/A");
-    for (const ComparedRow& row : cell.rows) {
-      out +=
-          fmt::format("{:<{}}  {}  {}  {}", row.variant, width, columns_of(row.requests_per_s, 0),
-                      columns_of(row.server_cpu_us_per_request, -1), columns_of(row.p99_us, -1));
-      if (!row.unfit.empty()) out += "  " + row.unfit;
-      if (!row.worse.empty()) out += fmt::format("  WORSE: {}", fmt::join(row.worse, ", "));
-      out += "\n";
-    }
-  }
-  out += "\n";
-  const auto names = [&](const char* what, const std::vector<std::string>& list) {
-    if (!list.empty()) out += fmt::format("{}: {}\n", what, fmt::join(list, ", "));
-  };
-  names("only in A", c.only_a);
-  names("only in B", c.only_b);
-  names("failed in B only", c.failed_in_b);
-  out +=
-      "req/s: replies per second. CPU us: server CPU per request. B/A: below 1 is less in B. "
-      "- : not measured.\n";
-  if (limit) {
-    for (const std::string& gap : c.gaps()) out += fmt::format("INCOMPLETE: {}\n", gap);
-    out += fmt::format("{} beyond {:.4g} % in CPU per request or throughput, of {} rows judged.\n",
-                       c.regressed() ? "REGRESSION" : "No regression", *limit * 100, c.judged());
-  }
-  return out;
-}
-
-nlohmann::ordered_json to_json(const Comparison& c, const std::string& name_a,
-                               const std::string& name_b, std::optional<double> limit) {
-  Json differences = Json::array();
-  for (const Difference& d : c.differences) {
-    differences.push_back({{"field", d.field},
-                           {"a", d.a},
-                           {"b", d.b},
-                           {"doubtful", d.doubtful},
-                           {"meaning", d.meaning}});
-  }
-  Json cells = Json::array();
-  for (const ComparedCell& cell : c.cells) {
-    Json rows = Json::array();
-    for (const ComparedRow& row : cell.rows) {
-      rows.push_back({{"variant", row.variant},
-                      {"requests_per_s", pair_json(row.requests_per_s)},
-                      {"server_cpu_us_per_request", pair_json(row.server_cpu_us_per_request)},
-                      {"p99_us", pair_json(row.p99_us)},
-                      {"unfit", row.unfit},
-                      {"worse", row.worse}});
-    }
-    cells.push_back({{"connections", cell.shape.connections},
-                     {"size_bytes", cell.shape.size},
-                     {"depth", cell.shape.depth},
-                     {"rate_per_s", cell.shape.rate},
-                     {"rows", std::move(rows)}});
-  }
-  return {{"schema", "echolab.compare"},
-          {"version", 1},
-          {"a", name_a},
-          {"b", name_b},
-          {"fail_on_percent", limit ? Json(*limit * 100) : Json(nullptr)},
-          {"regressed", limit && c.regressed()},
-          {"rows_judged", c.judged()},
-          {"gaps", c.gaps()},
-          {"other_machine", c.other_machine},
-          {"remarks", c.remarks},
-          {"differences", std::move(differences)},
-          {"cells", std::move(cells)},
-          {"only_a", c.only_a},
-          {"only_b", c.only_b},
-          {"failed_in_b", c.failed_in_b}};
 }
 
 }  // namespace echolab::harness

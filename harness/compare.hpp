@@ -27,6 +27,7 @@ struct Pair {
 struct ComparedRow {
   std::string variant;
   Pair requests_per_s, server_cpu_us_per_request, p99_us;
+  Verdicts verdicts;               // B against A
   std::string unfit;               // why it is not judged; empty if it is
   std::vector<std::string> worse;  // what got worse beyond the limit, one line each
 };
@@ -47,19 +48,23 @@ struct Comparison {
 
   // A row got worse beyond the limit, or failed in B only.
   [[nodiscard]] bool regressed() const;
-  [[nodiscard]] std::size_t judged() const;  // rows that could have shown it
+  [[nodiscard]] std::size_t decided() const;  // of these, with a verdict on CPU or throughput
+  [[nodiscard]] std::size_t judged() const;   // rows that could have shown it
   // Why "no regression" would be said of less than A has: a run was interrupted, B lacks rows, no
   // row could be judged. Each is a line; none if all is there.
   [[nodiscard]] std::vector<std::string> gaps() const;
 };
 
-// `limit`: the share (0.05) beyond which more CPU per request or less throughput is a regression;
-// none: nothing is judged.
+// Judges every row that is fit in both runs, by its blocks: by how much those of B lie above those
+// of A. `limit`: the share (0.05) beyond which worse is a regression; none: nothing is one. What is
+// noise in either run never is.
 Comparison compare(const RunRecord& a, const RunRecord& b, std::optional<double> limit);
 
 std::string to_text(const Comparison&, const std::string& name_a, const std::string& name_b,
                     std::optional<double> limit);
-// Schema "echolab.compare", version 1.
+std::string to_markdown(const Comparison&, const std::string& name_a, const std::string& name_b,
+                        std::optional<double> limit);
+// Schema "echolab.compare", version 2.
 nlohmann::ordered_json to_json(const Comparison&, const std::string& name_a,
                                const std::string& name_b, std::optional<double> limit);
 

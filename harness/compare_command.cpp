@@ -18,7 +18,7 @@ constexpr double kMostPercent = 1000;  // a limit beyond ten times as much judge
 
 struct CompareArguments {
   std::string a, b, fail_on;
-  bool json = false;
+  bool json = false, markdown = false;
 };
 
 // "5%" or "5": percent, as a share.
@@ -47,6 +47,8 @@ int run_compare(const CompareArguments& typed) {
   if (typed.json) {
     fmt::print("{}\n", to_json(comparison, typed.a, typed.b, limit)
                            .dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else if (typed.markdown) {
+    fmt::print("{}", to_markdown(comparison, typed.a, typed.b, limit));
   } else {
     fmt::print("{}", to_text(comparison, typed.a, typed.b, limit));
   }
@@ -64,10 +66,13 @@ void add_compare(CLI::App& app, Chosen& chosen) {
       "compare", "Show two runs side by side, and what makes the comparison doubtful.");
   compare->add_option("A", t.a, "a run folder or its run.json: the reference")->required();
   compare->add_option("B", t.b, "another: what is compared with it")->required();
-  compare->add_option("--fail-on", t.fail_on,
-                      "exit 1 if a row got worse by more than this, such as 5%, in CPU per request "
-                      "or throughput, or if rows of A could not be compared");
-  compare->add_flag("--json", t.json, "print one JSON document (schema echolab.compare)");
+  compare->add_option(
+      "--fail-on", t.fail_on,
+      "exit 1 if a row certainly got worse by more than this, such as 5%, in CPU per "
+      "request, throughput or p99, or if rows of A could not be compared");
+  CLI::Option* markdown = compare->add_flag("--markdown", t.markdown, "print Markdown");
+  compare->add_flag("--json", t.json, "print one JSON document (schema echolab.compare)")
+      ->excludes(markdown);
   compare->callback([typed, &chosen] { chosen = [typed] { return run_compare(*typed); }; });
 }
 

@@ -20,11 +20,15 @@ namespace {
 constexpr std::chrono::nanoseconds kStartStop{30'000'000};   // per server and cell
 constexpr std::chrono::nanoseconds kPerConnection{100'000};  // connect, verify, close; both sides
 constexpr double kSliceOverhead = 1.15;  // waiting for the last replies, reading the accounts
-// The longest that a run may take, of what is planned: the default matrix then ends within 3
-// minutes.
+// The longest that a run may take, of what is planned.
 constexpr int kMostTimePercent = 150;
 // Small runs get more: on a loaded machine to start one server may take seconds.
 constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};
+// Plans that fit, with a tenth to spare, end by then: the default matrix within 3 minutes, a quick
+// one within 40 s, the last cell's end included.
+constexpr std::chrono::nanoseconds kCap{174'000'000'000};
+constexpr std::chrono::nanoseconds kQuickCap{37'000'000'000};
+constexpr int kFitsPercent = 90;
 constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
 
 // Beyond its connections: epoll, stdio, the pipes to the servers, files being written.
@@ -53,6 +57,10 @@ void check(const Plan& plan) {
   if (plan.slices < 1 || plan.slices > kMaxSlices) {
     throw std::invalid_argument(
         fmt::format("slices: {} is not within 1..{}", plan.slices, kMaxSlices));
+  }
+  if (plan.blocks < 1 || plan.blocks > kMaxBlocks || plan.most_blocks < plan.blocks) {
+    throw std::invalid_argument(
+        fmt::format("blocks: {} is not within 1..{}", plan.blocks, kMaxBlocks));
   }
   if (plan.slice < kMinSlice || plan.slice > kMaxSlice) {
     throw std::invalid_argument("slice: a slice lasts between 1ms and 10s");
@@ -97,6 +105,21 @@ void check(const Plan& plan) {
 
 }  // namespace
 
+std::string Contender::spec() const {
+  return again() ? name.substr(0, name.size() - std::string_view(kAgain).size()) : name;
+}
+
+unsigned Plan::slices_per_block() const {
+  return (slices + blocks - 1) / blocks;
+}
+
+void Plan::add_copy() {
+  if (quick || blocks < 2) return;
+  for (const Contender& c : std::vector<Contender>(contenders)) {
+    if (c.name == baseline) contenders.push_back({c.name + kAgain, c.command});
+  }
+}
+
 std::string CellShape::name() const {
   if (rate > 0) return fmt::format("c{}/s{}/r{}", connections, size, rate);
   return fmt::format("c{}/s{}/d{}", connections, size, depth);
@@ -104,8 +127,9 @@ std::string CellShape::name() const {
 
 std::string impossible(const Contender& contender, const CellShape& shape) {
   constexpr std::string_view kPool = "threads:pool=";
-  if (contender.foreign() || !contender.name.starts_with(kPool)) return "";
-  const std::string_view digits = std::string_view(contender.name).substr(kPool.size());
+  const std::string spec = contender.spec();
+  if (contender.foreign() || !spec.starts_with(kPool)) return "";
+  const std::string_view digits = std::string_view(spec).substr(kPool.size());
   unsigned workers = 0;
   const auto [rest, error] = std::from_chars(digits.data(), digits.data() + digits.size(), workers);
   if (error != std::errc() || rest != digits.data() + digits.size()) return "";
@@ -145,9 +169,10 @@ std::vector<Cell> Plan::expand() const {
           bool any = false;
           for (std::size_t i = 0; i < contenders.size(); ++i) {
             const bool matches =
+                !contenders[i].again() &&
                 std::regex_search(contenders[i].name + "/" + cell.shape.name(), expression);
             any = any || matches;
-            if (matches || contenders[i].name == baseline) cell.contenders.push_back(i);
+            if (matches || contenders[i].spec() == baseline) cell.contenders.push_back(i);
           }
           if (any) cells.push_back(std::move(cell));
         }
@@ -184,18 +209,23 @@ std::mt19937_64 cell_rng(std::uint64_t seed, std::size_t cell) {
 std::chrono::nanoseconds estimated_time(const Plan& plan, const std::vector<Cell>& cells) {
   std::chrono::nanoseconds total = kPreflight;
   for (const Cell& cell : cells) {
-    const auto slices = static_cast<double>(plan.slices + plan.warm_up) * kSliceOverhead;
+    const unsigned per_block = plan.slices_per_block() + plan.warm_up;
+    const auto slices = static_cast<double>(per_block) * plan.blocks * kSliceOverhead;
     const auto loaded = std::chrono::nanoseconds(
         static_cast<std::int64_t>(slices * static_cast<double>(plan.slice.count())));
     total += static_cast<std::int64_t>(cell.contenders.size()) *
-             (kStartStop + cell.shape.connections * kPerConnection + loaded);
+             (plan.blocks * (kStartStop + cell.shape.connections * kPerConnection) + loaded);
   }
   return total;
 }
 
 std::chrono::nanoseconds most_time(const Plan& plan, const std::vector<Cell>& cells) {
   const std::chrono::nanoseconds planned = estimated_time(plan, cells);
-  return std::max(planned * kMostTimePercent / 100, planned + kLeastSpareTime);
+  if (plan.cap > std::chrono::nanoseconds::zero()) return plan.cap;
+  const std::chrono::nanoseconds most =
+      std::max(planned * kMostTimePercent / 100, planned + kLeastSpareTime);
+  const std::chrono::nanoseconds cap = plan.quick ? kQuickCap : kCap;
+  return planned * 100 / kFitsPercent > cap ? most : std::min(most, cap);
 }
 
 std::size_t descriptors_needed(const std::vector<Cell>& cells) {

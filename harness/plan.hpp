@@ -13,11 +13,16 @@
 
 namespace echolab::harness {
 
+// Ends the name of the baseline's second copy: two of the same, the measure of noise.
+inline constexpr const char* kAgain = " (A/A)";
+
 // One server in the comparison: a backend of our echo-server, or any server by its command line.
 struct Contender {
   std::string name;     // the backend spec ("epoll:lt") or the name given with --server
   std::string command;  // foreign servers only: contains {port}; empty for our own
   [[nodiscard]] bool foreign() const { return !command.empty(); }
+  [[nodiscard]] bool again() const { return name.ends_with(kAgain); }  // the second copy
+  [[nodiscard]] std::string spec() const;  // the name, without what marks the second copy
 };
 
 // What is asked of a server in one cell of the matrix.
@@ -37,7 +42,8 @@ struct Cell {
   std::vector<std::size_t> contenders;  // indices into Plan::contenders, ascending
 };
 
-inline constexpr unsigned kMaxSlices = 100'000;                       // per contender and cell
+inline constexpr unsigned kMaxSlices = 100'000;  // per contender and cell
+inline constexpr unsigned kMaxBlocks = 500;      // more than a median's interval has use for
 inline constexpr std::chrono::nanoseconds kMinSlice{1'000'000};       // 1 ms: a few requests
 inline constexpr std::chrono::nanoseconds kMaxSlice{10'000'000'000};  // 10 s: no longer interleaved
 
@@ -52,12 +58,20 @@ struct Plan {
   std::vector<std::size_t> sizes{64, 4096};  // bytes
   std::vector<unsigned> depths{1, 16};
   std::vector<double> rates{0};  // requests/s; 0 is the closed loop
-  unsigned slices = 100;         // per contender and cell, that pass the gates
+  unsigned slices = 72;          // per contender and cell, that pass the gates; all blocks together
   std::chrono::nanoseconds slice{10'000'000};
-  unsigned warm_up = 5;  // slices per contender and cell, discarded: caches, buffers, TCP windows
-  unsigned threads = 1;  // loops per server, where the model has loops
-  std::string filter;    // regular expression on "variant/c64/s64/d1"; empty takes all
-  bool quick = false;    // numbers, never a verdict
+  unsigned warm_up = 2;  // slices per contender and block, discarded: caches, buffers, TCP windows
+  // Fresh starts of every server: a process is the unit that varies. At 1 there are no verdicts.
+  unsigned blocks = 8;             // at least; the slices are shared out among them
+  unsigned most_blocks = 24;       // a cell whose intervals are wide goes on, within the time
+  std::chrono::nanoseconds cap{};  // the run ends then; zero: chosen by most_time()
+  unsigned threads = 1;            // loops per server, where the model has loops
+  std::string filter;              // regular expression on "variant/c64/s64/d1"; empty takes all
+  bool quick = false;              // numbers, never a verdict
+
+  [[nodiscard]] unsigned slices_per_block() const;  // rounded up
+  // The baseline a second time, at the end, where there will be verdicts.
+  void add_copy();
 
   // The cells in the order in which they run; open loop has no depths. A cell in which the filter
   // matches anything keeps its baseline as well, without which it would have no ratios. Throws

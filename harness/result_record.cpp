@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "harness/verdicts.hpp"
+
 namespace echolab::harness {
 namespace {
 
@@ -213,6 +215,52 @@ Summary read_summary(const JsonReader& in) {
   return summary;
 }
 
+Json write_verdicts(const Verdicts& verdicts) {
+  Json out = Json::object();
+  for (const Metric& metric : verdict_metrics()) {
+    const std::optional<Judgement>& one = verdicts.*metric.judgement;
+    if (!one) {
+      out[metric.name] = nullptr;
+      continue;
+    }
+    out[metric.name] = {{"verdict", name_of(one->verdict)},
+                        {"blocks", one->blocks},
+                        {"ratio", rounded(one->ratio)},
+                        {"low", number_or_null(one->low)},
+                        {"high", number_or_null(one->high)},
+                        {"delta", rounded(one->delta)},
+                        {"p", rounded(one->p)},
+                        {"p_holm", rounded(one->p_holm)},
+                        {"smallest_effect", number_or_null(one->smallest_effect)},
+                        {"why", one->why}};
+  }
+  return out;
+}
+
+Verdicts read_verdicts(const JsonReader& in) {
+  Verdicts verdicts;
+  for (const Metric& metric : verdict_metrics()) {
+    const JsonReader member = in[metric.name];
+    if (member.null()) continue;
+    Judgement one;
+    const std::string name = member["verdict"].text();
+    const std::optional<Verdict> verdict = verdict_of(name);
+    if (!verdict) member["verdict"].fail(fmt::format("'{}' is not a known verdict", name));
+    one.verdict = *verdict;
+    one.blocks = member["blocks"].whole(kMaxBlocks);
+    one.ratio = member["ratio"].number();
+    one.low = member["low"].number_or_null();
+    one.high = member["high"].number_or_null();
+    one.delta = member["delta"].number();
+    one.p = member["p"].number();
+    one.p_holm = member["p_holm"].number();
+    one.smallest_effect = member["smallest_effect"].number_or_null();
+    one.why = member["why"].text();
+    verdicts.*metric.judgement = one;
+  }
+  return verdicts;
+}
+
 }  // namespace
 
 double rounded(double value) {
@@ -298,13 +346,14 @@ Json write_result(const Result& result, bool open_loop) {
           {"no_verdict", result.no_verdict},
           {"gates", std::move(gates)},
           {"summary", write_summary(result.summary)},
+          {"verdicts", write_verdicts(result.verdicts)},
           {"window", write_window(result.window)},
           {"slices", write_slices(result, open_loop)},
           {"latency", write_histogram(result.latency)},
           {"raw", result.raw ? write_histogram(*result.raw) : Json(nullptr)}};
 }
 
-Result read_result(const JsonReader& in, bool open_loop) {
+Result read_result(const JsonReader& in, bool open_loop, std::uint64_t version) {
   Result result;
   result.variant = in["variant"].text();
   result.error = in["error"].text();
@@ -315,6 +364,7 @@ Result read_result(const JsonReader& in, bool open_loop) {
                             gate["passed"].flag()});
   }
   result.summary = read_summary(in["summary"]);
+  if (version > 1) result.verdicts = read_verdicts(in["verdicts"]);
   result.window = read_window(in["window"]);
   result.slices = read_slices(in["slices"], open_loop);
   result.idle_known = in["slices"].has(kAddedColumns[0].name);

@@ -12,6 +12,7 @@ namespace echolab::harness {
 double rounded(double value);
 
 nlohmann::ordered_json write_result(const Result&, bool open_loop);
-Result read_result(const JsonReader&, bool open_loop);  // throws JsonError
+// `version` of the run. Throws JsonError.
+Result read_result(const JsonReader&, bool open_loop, std::uint64_t version);
 
 }  // namespace echolab::harness

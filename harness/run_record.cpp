@@ -26,6 +26,9 @@ Json write_plan(const Plan& plan) {
           {"slices", plan.slices},
           {"slice_ns", plan.slice.count()},
           {"warm_up_slices", plan.warm_up},
+          {"blocks", plan.blocks},
+          {"most_blocks", plan.most_blocks},
+          {"cap_ns", plan.cap.count()},
           {"threads", plan.threads},
           {"filter", plan.filter},
           {"quick", plan.quick}};
@@ -38,7 +41,8 @@ std::vector<T> narrow(const JsonReader& in, std::uint64_t at_most) {
   return out;
 }
 
-Plan read_plan(const JsonReader& in) {
+// Version 1 started its servers once.
+Plan read_plan(const JsonReader& in, std::uint64_t version) {
   Plan plan;
   for (const std::string& name : in["contenders"].texts()) plan.contenders.push_back({name, ""});
   plan.baseline = in["baseline"].text();
@@ -50,6 +54,12 @@ Plan read_plan(const JsonReader& in) {
   plan.slice =
       std::chrono::nanoseconds(in["slice_ns"].whole(static_cast<std::uint64_t>(kMaxSlice.count())));
   plan.warm_up = static_cast<unsigned>(in["warm_up_slices"].whole(kMaxSlices));
+  plan.blocks = plan.most_blocks = 1;
+  if (version > 1) {
+    plan.blocks = static_cast<unsigned>(in["blocks"].whole(kMaxBlocks));
+    plan.most_blocks = static_cast<unsigned>(in["most_blocks"].whole(kMaxBlocks));
+    plan.cap = std::chrono::nanoseconds(in["cap_ns"].whole(INT64_MAX));
+  }
   plan.threads = static_cast<unsigned>(in["threads"].whole(UINT32_MAX));
   plan.filter = in["filter"].text();
   plan.quick = in["quick"].flag();
@@ -65,14 +75,14 @@ VariantRecord read_variant(const JsonReader& in) {
   return variant;
 }
 
-CellRecord read_cell(const JsonReader& in) {
+CellRecord read_cell(const JsonReader& in, std::uint64_t version) {
   CellRecord cell;
   cell.shape.connections = static_cast<unsigned>(in["connections"].whole(kMaxConnections));
   cell.shape.size = in["size_bytes"].whole(kMaxSize);
   cell.shape.depth = static_cast<unsigned>(in["depth"].whole(kMaxDepth));
   cell.shape.rate = in["rate_per_s"].number();
   for (const JsonReader& r : in["results"].items()) {
-    cell.results.push_back(read_result(r, cell.shape.rate > 0));
+    cell.results.push_back(read_result(r, cell.shape.rate > 0, version));
   }
   refuse_twins(in["results"], cell.results, [](const Result& r) { return r.variant; });
   return cell;
@@ -181,7 +191,7 @@ RunRecord run_from_json(const nlohmann::json& document) try {
                     "use the echolab that wrote it",
                     version, kRunVersion));
   }
-  if (version < kRunVersion) throw RecordError("version: there is no version 0");
+  if (version == 0) throw RecordError("version: there is no version 0");
   RunRecord run;
   run.command = in["command"].texts();
   run.seed = in["seed"].whole();
@@ -189,14 +199,14 @@ RunRecord run_from_json(const nlohmann::json& document) try {
   run.duration_s = in["duration_s"].number();
   run.partial = in["partial"].flag();
   run.environment = in["environment"].object();
-  run.plan = read_plan(in["plan"]);
+  run.plan = read_plan(in["plan"], version);
   const JsonReader placement = in["placement"];
   run.placement = {placement["asked"].text(), placement["used"].text(),
                    narrow<int>(placement["server_cpus"], INT32_MAX),
                    narrow<int>(placement["client_cpus"], INT32_MAX), placement["why"].text()};
   run.steal = {in["steal"]["tick_ns"].whole(), in["steal"]["median_share"].number()};
   for (const JsonReader& v : in["variants"].items()) run.variants.push_back(read_variant(v));
-  for (const JsonReader& c : in["cells"].items()) run.cells.push_back(read_cell(c));
+  for (const JsonReader& c : in["cells"].items()) run.cells.push_back(read_cell(c, version));
   refuse_twins(in["variants"], run.variants, [](const VariantRecord& v) { return v.name; });
   refuse_twins(in["cells"], run.cells, [](const CellRecord& c) { return c.shape.name(); });
   for (Contender& contender : run.plan.contenders) {

@@ -15,11 +15,12 @@
 
 #include "harness/histogram.hpp"
 #include "harness/plan.hpp"
+#include "harness/statistics.hpp"
 
 namespace echolab::harness {
 
 inline constexpr const char* kRunSchema = "echolab.run";
-inline constexpr unsigned kRunVersion = 1;  // grows when an old reader would misread a new file
+inline constexpr unsigned kRunVersion = 2;  // grows when an old reader would misread a new file
 
 // Why a slice does not count. The numbers are written to run.json: never reuse one.
 enum class Gate : std::uint8_t {
@@ -35,7 +36,7 @@ inline constexpr std::size_t kGates = 7;
 const char* name_of(Gate);
 
 struct SliceRow {
-  std::uint32_t block = 0;     // which start of the servers; one block for now
+  std::uint32_t block = 0;     // which start of the servers
   std::uint32_t round = 0;     // slices of one round stand close together in time: pair them
   std::uint32_t position = 0;  // place within the round; repeats come last
   std::uint64_t requests = 0;
@@ -93,7 +94,7 @@ struct Summary {
   std::optional<double> syscalls_per_request, wakeups_per_request, events_per_wakeup;
   std::optional<double> kib_per_connection, tcp_kib_per_connection, achieved_share, steal_share,
       others_share;
-  // To the baseline: the median over rounds of the pairwise ratio.
+  // To the baseline: per block the median over rounds of the pairwise ratio, then over blocks.
   std::optional<double> ratio_cpu, ratio_throughput, ratio_p50, ratio_p99;
   std::map<std::string, double> syscalls_by_kind;  // per request, without the sys_ prefix
 };
@@ -103,6 +104,11 @@ struct SummaryField {
   bool added;  // since the first files of this version, which lack it
 };
 const std::vector<SummaryField>& summary_fields();
+
+// Against the baseline, over blocks (verdicts.hpp). Absent: not measured, or a run without blocks.
+struct Verdicts {
+  std::optional<Judgement> cpu, throughput, p99;
+};
 
 struct GateResult {
   std::string gate;
@@ -119,6 +125,7 @@ struct Result {
   std::string no_verdict;  // why the numbers are not fit for one; empty if they are
   std::vector<GateResult> gates;
   Summary summary;
+  Verdicts verdicts;
   Window window;
   std::vector<SliceRow> slices;
   bool idle_known = true;        // false: an early file, without idle_ticks and client_delay_ns

@@ -8,6 +8,7 @@
 
 #include "harness/gates.hpp"
 #include "harness/ratio.hpp"
+#include "harness/verdicts.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -146,43 +147,30 @@ void summarise_server(Result& result) {
   s.events_per_wakeup = ratio(as_double(events->second), as_double(wakeups->second));
 }
 
-// Pair by pair within a round, so that the machine's drift cancels; then the median over rounds.
+// Pair by pair within a round, so that the machine's drift cancels; the median of each block, and
+// the median over blocks.
 void summarise_ratios(Result& result, const Result& baseline) {
-  std::map<std::pair<std::uint32_t, std::uint32_t>, const SliceRow*> rounds;
-  for (const SliceRow* row : kept(baseline)) rounds[{row->block, row->round}] = row;
-  std::vector<double> cpu, throughput, p50, p99;
-  const auto add = [](std::vector<double>& to, double over, double under) {
-    if (over > 0 && under > 0) to.push_back(over / under);
-  };
-  for (const SliceRow* row : kept(result)) {
-    const auto found = rounds.find({row->block, row->round});
-    if (found == rounds.end()) continue;
-    const SliceRow& base = *found->second;
-    const double mine = as_double(row->requests), theirs = as_double(base.requests);
-    add(cpu, as_double(row->server_cpu_ns) / mine, as_double(base.server_cpu_ns) / theirs);
-    add(throughput, mine / as_double(row->elapsed_ns), theirs / as_double(base.elapsed_ns));
-    add(p50, as_double(row->p50_ns), as_double(base.p50_ns));
-    add(p99, as_double(row->p99_ns), as_double(base.p99_ns));
-  }
   Summary& s = result.summary;
-  const auto middle = [](const std::vector<double>& values) -> std::optional<double> {
-    if (values.empty()) return std::nullopt;
-    return median(values);
+  const auto middle = [&](const Metric& metric) -> std::optional<double> {
+    const std::vector<double> blocks = block_ratios(result, baseline, metric);
+    if (blocks.empty()) return std::nullopt;
+    return std::exp(median(blocks));
   };
-  s.ratio_cpu = middle(cpu);
-  s.ratio_throughput = middle(throughput);
-  if (s.p50_us && baseline.summary.p50_us) s.ratio_p50 = middle(p50);
-  if (s.p99_us && baseline.summary.p99_us) s.ratio_p99 = middle(p99);
+  for (const Metric& metric : verdict_metrics()) s.*metric.ratio = middle(metric);
+  static constexpr Metric kP50{
+      "p50",
+      "p50",
+      Better::less,
+      0,
+      nullptr,
+      &Summary::ratio_p50,
+      [](const SliceRow& row) -> std::optional<double> { return as_double(row.p50_ns); }};
+  s.ratio_p50 = middle(kP50);
+  if (!s.p50_us || !baseline.summary.p50_us) s.ratio_p50.reset();
+  if (!s.p99_us || !baseline.summary.p99_us) s.ratio_p99.reset();
 }
 
 }  // namespace
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) return *middle;
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
-}
 
 void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placement,
                const StealRecord& steal) {
@@ -206,6 +194,7 @@ void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placem
   }
   if (baseline == nullptr) return;
   for (Result& result : cell.results) summarise_ratios(result, *baseline);
+  judge_cell(cell, plan);
 }
 
 }  // namespace echolab::harness

@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "harness/run_record.hpp"
+#include "harness/statistics.hpp"
 
 namespace echolab::harness {
-
-double median(std::vector<double>);  // of at least one value
 
 // Fills in gates, no_verdict and summary of every result of a cell.
 void summarise(CellRecord&, const Plan&, const PlacementRecord&, const StealRecord&);

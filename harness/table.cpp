@@ -9,6 +9,7 @@
 #include "harness/client_socket.hpp"
 #include "harness/process.hpp"
 #include "harness/units.hpp"
+#include "harness/verdicts.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -34,12 +35,17 @@ constexpr const char* kLegend[] = {
     "context switches per request. wait: us per request that its threads could run and had no CPU.",
     "KiB/c: the server's resident memory per connection that has echoed one byte. CPU x, req/s x: "
     "ratio to the baseline, paired within "
-    "rounds, median over rounds.",
+    "rounds, median over blocks.",
     "gates: slices dropped and repeated because a check failed. - : cannot be measured or too few "
     "samples, never zero.",
-    "Ratios carry no interval yet: differences of a few percent may be chance; measure again "
-    "before "
-    "you believe them."};
+    "against the baseline: the ratio with its 95 % interval over blocks of fresh processes. "
+    "faster, "
+    "slower: the interval lies wholly beyond 1 +- delta; equivalent: wholly within. delta: 2 % "
+    "CPU, "
+    "5 % req/s, 10 % p99, or what the baseline's second copy (A/A) shows as noise, if that is "
+    "more. "
+    "Among several variants: Holm's correction. could have seen: a smaller difference could not "
+    "have been told from noise."};
 
 std::string thousands(const std::optional<double>& value) {
   if (!value) return "-";
@@ -245,10 +251,12 @@ std::vector<std::string> preamble(const RunRecord& run) {
       "TCP congestion control: {} on the servers' side (the system's default), {} on the client's",
       fact(env, "/kernel/sysctls/net.ipv4.tcp_congestion_control"), kClientCongestionControl));
   lines.push_back(fmt::format(
-      "{} slices of {} per variant and cell, interleaved in shuffled rounds, seed {}; {} thread{} "
+      "{} slices of {} per variant and cell in {} block{} of fresh processes, interleaved in "
+      "shuffled rounds, seed {}; {} thread{} "
       "a server; baseline {}; steal {:.1f} % (median)",
-      run.plan.slices, format_duration(run.plan.slice), run.seed, run.plan.threads,
-      run.plan.threads == 1 ? "" : "s", run.plan.baseline, run.steal.median_share * 100));
+      run.plan.slices, format_duration(run.plan.slice), run.plan.blocks,
+      run.plan.blocks == 1 ? "" : "s", run.seed, run.plan.threads, run.plan.threads == 1 ? "" : "s",
+      run.plan.baseline, run.steal.median_share * 100));
   if (run.plan.quick) lines.emplace_back("QUICK run: numbers, never a verdict.");
   if (run.partial)
     lines.emplace_back("PARTIAL run: it was interrupted; what is here was measured.");
@@ -281,13 +289,37 @@ std::string markdown_row(const Row& row) {
   return fmt::format("| {} |\n", fmt::join(row, " | "));
 }
 
-// '|' ends a cell, '<' begins HTML, '*' and '_' are emphasis; texts come from users and servers.
-std::string markdown_text(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|' || c == '<' || c == '*' || c == '_' || c == '`') out += '\\';
-    out += c;
+std::string markdown_verdicts(const std::vector<Row>& rows) {
+  if (rows.empty()) return "";
+  const Row headings = verdict_headings();
+  std::string out = "\n" + markdown_row(headings) + markdown_row(Row(headings.size(), ":--"));
+  for (const Row& row : rows) {
+    Row safe;
+    for (const std::string& text : row) safe.push_back(markdown_text(text));
+    out += markdown_row(safe);
   }
+  return out;
+}
+
+// Left-aligned columns; nothing without rows.
+std::string aligned(const Row& headings, const std::vector<Row>& rows) {
+  if (rows.empty()) return "";
+  std::vector<std::size_t> widths;
+  for (const std::string& heading : headings) widths.push_back(heading.size());
+  for (const Row& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  const auto add = [&](const Row& row) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      line += fmt::format("{:<{}}  ", row[i], widths[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  };
+  add(headings);
+  for (const Row& row : rows) add(row);
   return out;
 }
 
@@ -298,6 +330,15 @@ std::string cell_title(const CellShape& shape) {
                      shape.connections == 1 ? "" : "s", format_size(shape.size),
                      shape.rate > 0 ? fmt::format("open loop at {} requests/s", shape.rate)
                                     : fmt::format("depth {}, closed loop", shape.depth));
+}
+
+std::string markdown_text(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '<' || c == '*' || c == '_' || c == '`') out += '\\';
+    out += c;
+  }
+  return out;
 }
 
 std::string figure(const std::optional<double>& value) {
@@ -346,9 +387,11 @@ std::string terminal_table(const RunRecord& run) {
     const std::vector<Row> rows = rows_of(cell);
     if (!rows.empty()) out += line(headings);
     for (const Row& row : rows) out += line(row);
+    out += aligned(verdict_headings(), verdict_rows(cell, run.plan));
     for (const std::string& note : notes_of(cell, run.plan)) out += "  " + note + "\n";
   }
   out += "\n";
+  for (const std::string& text : overall(run)) out += "over all closed-loop cells: " + text + "\n";
   for (const std::string& text : absences(run)) out += text + "\n";
   for (const char* text : kLegend) out += std::string(text) + "\n";
   return out;
@@ -374,10 +417,14 @@ std::string markdown_table(const RunRecord& run) {
       row[0] = markdown_text(row[0]);
       out += markdown_row(row);
     }
+    out += markdown_verdicts(verdict_rows(cell, run.plan));
     const std::vector<std::string> notes = notes_of(cell, run.plan);
     if (!notes.empty()) out += "\n";
     for (const std::string& note : notes) out += "- " + markdown_text(note) + "\n";
   }
+  const std::vector<std::string> means = overall(run);
+  if (!means.empty()) out += "\n## Over all closed-loop cells (geometric means)\n\n";
+  for (const std::string& text : means) out += "- " + markdown_text(text) + "\n";
   out += "\n## How to read this\n\n";
   for (const char* text : kLegend) out += fmt::format("- {}\n", text);
   return out;

@@ -15,6 +15,8 @@ std::string markdown_table(const RunRecord&);
 std::string cell_title(const CellShape&);
 // Three digits that matter: "0.0312", "4.56", "78.9", "12345"; "-" if absent.
 std::string figure(const std::optional<double>&);
+// '|' ends a cell, '<' begins HTML, '*' and '_' are emphasis; texts come from users and servers.
+std::string markdown_text(const std::string&);
 // One field of an environment record as text; "unknown" if it is absent or null.
 std::string fact(const nlohmann::json& environment, const char* pointer);
 

@@ -83,7 +83,7 @@ void Trial::start(const std::string& program, const StartOptions& options) {
   loops_ = options.threads;
   server_.emplace(contender_.foreign()
                       ? Server::start_foreign(contender_.name, contender_.command, options)
-                      : Server::start_own(program, contender_.name, options));
+                      : Server::start_own(program, contender_.spec(), options));
   if (server_->cpus() != options.cpus) {
     throw WrongLabel(fmt::format("{}: runs on the CPUs {} instead of {}", contender_.name,
                                  cpu_list(server_->cpus()), cpu_list(options.cpus)));
@@ -92,7 +92,7 @@ void Trial::start(const std::string& program, const StartOptions& options) {
   result.window.rss_before_bytes = first.usage.rss_bytes;
   if (contender_.foreign()) return;
   try {
-    check_label(contender_.name, first.stats, server_->accounting().descriptors());
+    check_label(contender_.spec(), first.stats, server_->accounting().descriptors());
     for (const JsonReader& f : JsonReader(first.stats)["features"].items()) {
       features_.push_back(
           {f["name"].text(), f["asked"].flag(), f["granted"].flag(), f["note"].text()});
@@ -139,7 +139,7 @@ void Trial::open_window() {
   result.window.threads = opened_->usage.threads;
   result.window.rss_connected_bytes = opened_->usage.rss_bytes;
   if (!contender_.foreign()) {
-    check_threads(contender_.name, opened_->usage.threads, shape_.connections, loops_);
+    check_threads(contender_.spec(), opened_->usage.threads, shape_.connections, loops_);
   }
 }
 
@@ -201,6 +201,28 @@ void Trial::close_window() try {
 } catch (const JsonError& error) {
   throw ServerError(ServerError::Kind::stats,
                     fmt::format("{}: its counters: {}", contender_.name, error.what()));
+}
+
+void add_block(Result& to, const Result& block) {
+  to.error = block.error;
+  to.slices.insert(to.slices.end(), block.slices.begin(), block.slices.end());
+  to.latency.merge(block.latency);
+  if (to.raw && block.raw) to.raw->merge(*block.raw);
+  Window& sum = to.window;
+  const Window& w = block.window;
+  if (w.requests == 0) return;  // it did not last until the window was closed
+  sum.requests += w.requests;
+  sum.cpu_ns += w.cpu_ns;
+  sum.user_ns += w.user_ns;
+  sum.system_ns += w.system_ns;
+  sum.workers_ns += w.workers_ns;
+  sum.voluntary_switches += w.voluntary_switches;
+  sum.involuntary_switches += w.involuntary_switches;
+  if (sum.run_delay_ns && w.run_delay_ns) *sum.run_delay_ns += *w.run_delay_ns;
+  if (!sum.counters || !w.counters || !sum.batches || !w.batches) return;
+  for (const auto& [name, count] : *w.counters) (*sum.counters)[name] += count;
+  sum.batches->resize(std::max(sum.batches->size(), w.batches->size()));
+  for (std::size_t i = 0; i < w.batches->size(); ++i) (*sum.batches)[i] += (*w.batches)[i];
 }
 
 void Trial::stop() noexcept {

@@ -28,6 +28,10 @@ void check_label(const std::string& spec, const nlohmann::json& stats, const Des
 // WrongLabel.
 void check_threads(const std::string& spec, unsigned threads, unsigned connections, unsigned loops);
 
+// A later block of the same contender: its slices, latencies and what it consumed are added. Memory
+// and threads stay those of the first.
+void add_block(Result& to, const Result& block);
+
 class Trial {
  public:
   // Nothing happens yet.

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <string>
@@ -33,9 +34,14 @@ inline Output bench(std::vector<std::string> arguments) {
 // A matrix of one small cell, so that a test takes a second.
 inline std::vector<std::string> small(const std::string& folder,
                                       std::vector<std::string> more = {}) {
-  std::vector<std::string> out{"--connections", "2",    "--sizes", "64",  "--depths", "1",
-                               "--slices",      "5",    "--slice", "2ms", "--seed",   "1",
-                               "--place",       "same", "-o",      folder};
+  std::vector<std::string> out{"--connections", "2", "--sizes", "64",   "--depths", "1",
+                               "--slices",      "5", "--slice", "2ms",  "--seed",   "1",
+                               "--blocks",      "1", "--place", "same", "-o",       folder};
+  for (const std::string& word : more) {
+    if (word == "--blocks")
+      out.erase(std::find(out.begin(), out.end(), word),
+                std::find(out.begin(), out.end(), word) + 2);
+  }
   out.insert(out.end(), more.begin(), more.end());
   return out;
 }

@@ -169,7 +169,7 @@ while True:
   const Output output = bench({"--backends", "none", "--server",
                                "hoarder=python3 '" + folder.file("server.py") + "' {port}",
                                "--connections", "64", "--sizes", "64", "--depths", "1", "--slices",
-                               "2", "--place", "same", "-o", folder.file("run")});
+                               "2", "--blocks", "1", "--place", "same", "-o", folder.file("run")});
   INFO(output.err);
   const RunRecord run = read_run(folder.file("run"));
   const Result& result = run.cells.at(0).results.at(0);
@@ -187,8 +187,8 @@ TEST_CASE("a dry run starts nothing and writes nothing", "[bench]") {
   const TemporaryFolder folder;
   const Output output = bench({"--dry-run", "-o", folder.file("run"), "--filter", "threads/c64"});
   CHECK(output.exit_status == 0);
-  CHECK(contains(output.out, "4 cells, 8 rows, 100 slices of 10 ms"));
-  CHECK(contains(output.out, "c64/s4096/d16: threads, epoll"));
+  CHECK(contains(output.out, "4 cells, 12 rows, 72 slices of 10 ms each in 8 blocks"));
+  CHECK(contains(output.out, "c64/s4096/d16: threads, epoll, epoll (A/A)"));
   CHECK_FALSE(std::filesystem::exists(folder.file("run")));
 }
 
@@ -203,9 +203,10 @@ TEST_CASE("a quick run gives numbers and says that it gives no verdict", "[bench
 
 TEST_CASE("a server that dies in mid-run costs its row only", "[bench]") {
   const TemporaryFolder folder;
-  const Output output = bench(
-      {"--backends", "epoll", "--server", foreign("mortal", "timeout -s KILL 1.5"), "--connections",
-       "2", "--sizes", "64", "--depths", "1", "--slices", "150", "-o", folder.file("run")});
+  const Output output =
+      bench({"--backends", "epoll", "--server", foreign("mortal", "timeout -s KILL 1.5"),
+             "--connections", "2", "--sizes", "64", "--depths", "1", "--blocks", "1", "--slices",
+             "150", "-o", folder.file("run")});
   INFO(output.err);
   CHECK(output.exit_status == 1);
   CHECK(contains(output.err, "1 of 2 rows failed"));
@@ -268,6 +269,8 @@ TEST_CASE("what cannot be meant ends at once, in one line, with exit 2", "[bench
   refused({"--server", "nameless"}, "NAME=");
   refused({"--server", "other=command"}, "{port}");
   refused({"--baseline", "nobody"}, "baseline");
+  refused({"--blocks", "0"}, "blocks");
+  refused({"--cap", "soon"}, "--cap");
   refused({"--slice", "fast"}, "--slice");
   refused({"--slice", "10"}, "--slice '10': expected a duration");
   refused({"--rates", "10"}, "use a --slice of 500 ms or more");
@@ -287,11 +290,12 @@ TEST_CASE("a folder that cannot be written to ends the run before it begins", "[
 TEST_CASE("a disk that fills up is one line, and what fits is kept", "[bench]") {
   const TemporaryFolder folder;
   // A limit on the size of files fails a write as a full disk does.
-  const std::string command = "ulimit -f 12; exec '" + program("harness") +
-                              "' bench --backends epoll,threads"
-                              " --connections 2 --sizes 64 --depths 1,2 --slices 100 --slice 1ms"
-                              " -o '" +
-                              folder.file("run") + "'";
+  const std::string command =
+      "ulimit -f 12; exec '" + program("harness") +
+      "' bench --backends epoll,threads"
+      " --connections 2 --sizes 64 --depths 1,2 --blocks 1 --slices 100 --slice 1ms"
+      " -o '" +
+      folder.file("run") + "'";
   const Output output = run_program({"/bin/bash", "-c", command}, 100s);
   INFO(output.err);
   CHECK(output.exit_status == 1);
@@ -309,7 +313,7 @@ TEST_CASE("an interrupted run writes what it has, marked partial", "[bench]") {
   // The second cell would take minutes; the signal comes when the first one is in.
   const std::string command = fmt::format(
       "'{}' bench --backends epoll,threads --connections 2 --sizes 64 --depths 1 --rates 0,1000 "
-      "--slices 300 -o '{}' 2> '{}' & pid=$!; "
+      "--blocks 1 --slices 300 -o '{}' 2> '{}' & pid=$!; "
       "until grep -q 'cell 2 of 2' '{}'; do kill -0 $pid || break; sleep 0.05; done; "
       "kill -{} $pid; wait $pid",
       program("harness"), folder.file("run"), folder.file("err"), folder.file("err"), signal);

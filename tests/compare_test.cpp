@@ -49,7 +49,10 @@ TEST_CASE("compare exits by what it was asked to fail on", "[compare]") {
   const TemporaryFolder folder;
   const auto stored = [&](const std::string& name, double cpu) {
     RunRecord run = sample_run();
-    run.cells[0].results[1].summary.server_cpu_us_per_request = cpu;
+    for (SliceRow& row : run.cells[0].results[1].slices) {
+      row.server_cpu_ns =
+          static_cast<std::uint64_t>(cpu * 1000 * static_cast<double>(row.requests));
+    }
     std::ofstream(folder.file(name)) << to_text(run);
     return folder.file(name);
   };
@@ -58,7 +61,8 @@ TEST_CASE("compare exits by what it was asked to fail on", "[compare]") {
   CHECK(compare_program({before, after, "--fail-on", "20%"}).exit_status == 0);
   CHECK(compare_program({before, after, "--fail-on", "9.5"}).exit_status == 1);
   CHECK(compare_program({after, before, "--fail-on", "5%"}).exit_status == 0);  // it got better
-  CHECK(compare_program({kA, kA, "--fail-on", "0%"}).exit_status == 0);
+  CHECK(compare_program({kA, kA, "--fail-on", "0%"}).exit_status ==
+        1);  // an early file has no blocks
   CHECK(compare_program({kA, kB, "--fail-on", "much"}).exit_status == 2);
   CHECK(compare_program({kA}).exit_status == 2);
 }
@@ -68,11 +72,11 @@ TEST_CASE("compare writes JSON", "[compare]") {
   CHECK(output.exit_status == 1);
   const nlohmann::json document = nlohmann::json::parse(output.out);
   CHECK(document["schema"] == "echolab.compare");
-  CHECK(document["version"] == 1);
-  CHECK(document["regressed"] == true);
+  CHECK(document["version"] == 2);
+  CHECK(document["regressed"] == false);  // of other machines nothing is said
   CHECK(document["other_machine"] == true);
   CHECK(document["cells"][0]["rows"][1]["variant"] == "other");
-  CHECK(document["cells"][0]["rows"][1]["worse"].size() == 1);
+  CHECK(document["cells"][0]["rows"][1]["unfit"] == "another machine");
   const double ratio = document["cells"][0]["rows"][1]["server_cpu_us_per_request"]["ratio"];
   CHECK(std::abs(ratio - 1.1) < 0.01);
   CHECK(document["only_a"][0] == "c64/s64/r400000");
@@ -218,7 +222,7 @@ TEST_CASE("what was not compared has not passed", "[compare]") {
     fails("nothing was compared");
   }
   SECTION("B lacks a row") {
-    b.cells[0].results.pop_back();
+    b.cells[0].results.erase(b.cells[0].results.begin() + 1);
     fails("B lacks other/c64/s64/d1");
   }
   SECTION("B lacks a cell") {
@@ -247,12 +251,73 @@ TEST_CASE("features of a backend that never started are not compared", "[compare
   CHECK(find(compare(a, b, std::nullopt), "epoll: granted") == nullptr);
 }
 
+namespace {
+
+// Another day's run, in which a row takes so many times the CPU and the time.
+RunRecord changed(double cpu, double time, std::size_t row = 1) {
+  RunRecord run = sample_run();
+  for (SliceRow& slice : run.cells[0].results[row].slices) {
+    const auto times = [](std::uint64_t& value, double factor) {
+      value = static_cast<std::uint64_t>(static_cast<double>(value) * factor);
+    };
+    times(slice.server_cpu_ns, cpu);
+    times(slice.elapsed_ns, time);
+  }
+  return run;
+}
+
+Verdict cpu_verdict(const RunRecord& a, const RunRecord& b) {
+  const std::optional<Judgement> one = compare(a, b, std::nullopt).cells[0].rows[1].verdicts.cpu;
+  REQUIRE(one);
+  return one->verdict;
+}
+
+}  // namespace
+
 TEST_CASE("less throughput is a regression", "[compare]") {
-  const RunRecord a = sample_run();
-  RunRecord b = sample_run();
-  b.cells[0].results[0].summary.requests_per_s =
-      *a.cells[0].results[0].summary.requests_per_s * 0.9;
+  const RunRecord a = sample_run(), b = changed(1, 1 / 0.9);
   CHECK(compare(a, b, 0.05).regressed());
   CHECK_FALSE(compare(a, b, 0.15).regressed());
   CHECK_FALSE(compare(a, b, std::nullopt).regressed());
+}
+
+TEST_CASE("verdicts across two runs", "[compare]") {
+  const RunRecord a = sample_run();
+  CHECK(cpu_verdict(a, changed(1.05, 1)) == Verdict::slower);
+  CHECK(cpu_verdict(a, changed(0.9, 1)) == Verdict::faster);
+  CHECK(cpu_verdict(a, changed(1.01, 1)) == Verdict::equivalent);
+  CHECK(compare(a, changed(1.05, 1), 0.03).regressed());
+  CHECK_FALSE(compare(a, changed(1.015, 1), 0.01).regressed());  // below delta
+}
+
+TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
+  const RunRecord a = sample_run();
+  SECTION("two copies that differ") {
+    RunRecord b = changed(1.5, 1);
+    for (SliceRow& slice : b.cells[0].results[2].slices) slice.server_cpu_ns *= 2;
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK(comparison.cells[0].rows[1].verdicts.cpu->why == "too noisy: A/A differs");
+    CHECK(comparison.cells[0].rows[1].worse.empty());
+  }
+  SECTION("no second copy") {
+    RunRecord b = changed(1.5, 1);
+    b.cells[0].results.pop_back();
+    CHECK(compare(a, b, 0.05).cells[0].rows[1].verdicts.cpu->why == "no A/A in B");
+  }
+  SECTION("one start of the servers") {
+    RunRecord b = changed(1.5, 1);
+    b.plan.blocks = 1;
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK(comparison.cells[0].rows[1].unfit == "B started its servers once");
+    CHECK_FALSE(comparison.regressed());
+    CHECK_FALSE(comparison.gaps().empty());
+  }
+}
+
+TEST_CASE("compare writes Markdown", "[compare]") {
+  const std::string text =
+      to_markdown(compare(sample_run(), changed(1.05, 1), 0.03), "A", "B", 0.03);
+  CHECK(contains(text, "| other | 2.00 | 2.00 | 1.050 [1.04"));
+  CHECK(contains(text, "| slower |"));
+  CHECK(contains(text, "REGRESSION beyond 3 %"));
 }

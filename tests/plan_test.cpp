@@ -39,13 +39,24 @@ TEST_CASE("the matrix is the product of its lists", "[plan]") {
 }
 
 TEST_CASE("the default plan is what the project promises", "[plan]") {
-  const Plan plan = plan_of(default_backends());
+  Plan plan = plan_of(default_backends());
   CHECK(plan.contenders.size() == 7);
-  CHECK(plan.slices >= 100);
+  plan.add_copy();
+  CHECK(plan.contenders.size() == 8);
+  CHECK(plan.slices >= 64);
+  CHECK(plan.blocks >= 8);
   CHECK(plan.slice == 10ms);
   CHECK(plan.baseline == "epoll");
   CHECK(estimated_time(plan, plan.expand()) < most_time(plan, plan.expand()));
-  CHECK(most_time(plan, plan.expand()) < 175s);  // starting and stopping may take a little more
+  CHECK(most_time(plan, plan.expand()) < 175s);
+  plan.quick = true;
+  plan.blocks = 1;
+  plan.slices = 25;
+  plan.sizes = {64};
+  CHECK(estimated_time(plan, plan.expand()) < 30s);
+  CHECK(most_time(plan, plan.expand()) < 40s);
+  plan.cap = 5s;
+  CHECK(most_time(plan, plan.expand()) == 5s);  // starting and stopping may take a little more
 }
 
 TEST_CASE("a filter takes matching rows and their baseline", "[plan]") {

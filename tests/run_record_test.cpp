@@ -62,7 +62,8 @@ TEST_CASE("a run survives being written and read", "[record]") {
   const json document = json::parse(to_text(run));
   const RunRecord again = run_from_json(document);
   CHECK(to_text(again) == to_text(run));
-  CHECK(again.cells.at(0).results.at(0).latency.count() == 4000 + 4001 + 4003 + 4004 + 4005);
+  CHECK(again.cells.at(0).results.at(0).latency.count() ==
+        4000 + 4001 + 4003 + 4004 + 4005 + 4006 + 4007);
   CHECK(again.cells.at(1).results.at(0).raw->quantile(0.5) ==
         run.cells.at(1).results.at(0).raw->quantile(0.5));
   CHECK(again.plan.contenders.at(1).command == "other-server {port}");
@@ -140,16 +141,19 @@ TEST_CASE("a run with any one field of another type is refused", "[record]") {
       if (wrong.is_number() && contains(place.to_string(), "/summary/")) continue;
       if (wrong == json(1.5) && right.is_number()) {
         const std::string name = place.back() == "0" ? place.parent_pointer().back() : place.back();
-        static const std::set<std::string> kReal{"limit",       "worst",         "rates_per_s",
-                                                 "rate_per_s",  "inflight_mean", "duration_s",
-                                                 "median_share"};
+        static const std::set<std::string> kReal{"limit",        "worst",          "rates_per_s",
+                                                 "rate_per_s",   "inflight_mean",  "duration_s",
+                                                 "median_share", "ratio",          "low",
+                                                 "high",         "delta",          "p",
+                                                 "p_holm",       "smallest_effect"};
         if (kReal.count(name) == 1) continue;
       }
       if (wrong == json(-1) && right.is_number()) {
         const std::string name = place.back() == "0" ? place.parent_pointer().back() : place.back();
-        static const std::set<std::string> kSigned{"limit",        "worst",      "rates_per_s",
-                                                   "rate_per_s",   "duration_s", "inflight_mean",
-                                                   "median_share", "buckets"};
+        static const std::set<std::string> kSigned{
+            "limit",         "worst",        "rates_per_s", "rate_per_s", "duration_s",
+            "inflight_mean", "median_share", "buckets",     "ratio",      "low",
+            "high",          "delta",        "p",           "p_holm",     "smallest_effect"};
         if (kSigned.count(name) == 1) continue;
       }
       damaged[place] = wrong;
@@ -217,7 +221,7 @@ TEST_CASE("what contradicts itself is refused", "[record]") {
 
 TEST_CASE("other schemas and newer versions are refused by name", "[record]") {
   json document = sample_document();
-  document["version"] = 2U;
+  document["version"] = 3U;
   CHECK(contains(refusal(document), "newer"));
   document["version"] = 0U;
   CHECK_FALSE(refusal(document).empty());

@@ -30,8 +30,9 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
   Result result;
   result.variant = variant;
   if (open_loop) result.raw.emplace();
-  for (std::uint32_t round = 0; round < 6; ++round) {
+  for (std::uint32_t round = 0; round < 8; ++round) {
     SliceRow row = sample_slice(round, 4000 + round, cpu_ns + round);
+    row.block = round;  // of one slice each
     if (round == 2) row.gate = Gate::steal;
     if (open_loop) row.due = row.requests;
     result.slices.push_back(row);
@@ -41,7 +42,7 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
     if (open_loop) result.raw->record(row.latency_mean_ns / 2, row.requests);
   }
   Window& w = result.window;
-  w.cpu_ns = 6 * cpu_ns;
+  w.cpu_ns = 8 * cpu_ns;
   w.user_ns = 2 * cpu_ns;
   w.system_ns = 4 * cpu_ns;
   w.voluntary_switches = 40;
@@ -51,8 +52,8 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
   w.rss_before_bytes = 4'000'000;
   w.rss_connected_bytes = 4'640'000;
   w.memory = {{16, 4'160'000, 34, 40'960}, {64, 4'400'000, 130, 237'568}};
-  w.counters = {{"cq_overflows", 0}, {"events", 24015}, {"sys_recv", 24015},
-                {"sys_send", 24015}, {"sys_wait", 40},  {"wakeups", 40}};
+  w.counters = {{"cq_overflows", 0}, {"events", 32028}, {"sys_recv", 32028},
+                {"sys_send", 32028}, {"sys_wait", 40},  {"wakeups", 40}};
   w.batches = {0, 1, 2, 37};
   return result;
 }
@@ -78,15 +79,18 @@ inline RunRecord sample_run() {
       {"build", {{"compiler", "g++ 12.2"}, {"type", "Release"}, {"dirty", false}}},
       {"probe", nlohmann::json::object()}};
   run.plan.contenders = {{"epoll", ""}, {"other", "other-server {port}"}};
+  run.plan.add_copy();
   run.plan.connections = {64};
   run.plan.sizes = {64};
   run.plan.depths = {1};
   run.plan.rates = {0, 400000};
-  run.plan.slices = 5;
+  run.plan.slices = 8;
+  run.plan.blocks = run.plan.most_blocks = 8;
   run.placement = {"auto", "same", {1}, {1}, "one CPU is all there is"};
   run.steal = {10'000'000, 0.0125};
   run.variants = {{"epoll", "", "", {{"ring", true, false, "too old"}}},
-                  {"other", "other-server {port}", "", {}}};
+                  {"other", "other-server {port}", "", {}},
+                  {"epoll (A/A)", "", "", {}}};
   for (const double rate : run.plan.rates) {
     const bool open = rate > 0;
     CellRecord cell{{64, 64, open ? kOpenLoopDepth : 1, rate}, {}};
@@ -94,6 +98,7 @@ inline RunRecord sample_run() {
     cell.results.push_back(sample_result("other", open, 8'000'000));
     cell.results.back().window.counters.reset();
     cell.results.back().window.batches.reset();
+    cell.results.push_back(sample_result("epoll (A/A)", open, 4'001'000));
     summarise(cell, run.plan, run.placement, run.steal);
     run.cells.push_back(std::move(cell));
   }

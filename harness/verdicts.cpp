@@ -1,0 +1,245 @@
+#include "harness/verdicts.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "harness/ratio.hpp"
+
+namespace echolab::harness {
+namespace {
+
+// Half of what counts as a difference in CPU per request: an interval this narrow around 1 is
+// clearly within it, around 1.03 clearly beyond.
+constexpr double kNarrowEnough = 0.01;
+
+std::optional<double> cpu_per_request(const SliceRow& row) {
+  return ratio(as_double(row.server_cpu_ns), as_double(row.requests));
+}
+std::optional<double> throughput(const SliceRow& row) {
+  return ratio(as_double(row.requests), as_double(row.elapsed_ns));
+}
+std::optional<double> slice_p99(const SliceRow& row) {
+  return as_double(row.p99_ns);
+}
+
+// Block -> the logarithms of its rounds -> the median of each block.
+std::vector<double> medians(const std::map<std::uint32_t, std::vector<double>>& blocks) {
+  std::vector<double> out;
+  for (const auto& [block, values] : blocks) out.push_back(median(values));
+  return out;
+}
+
+std::optional<double> log_of(const SliceRow& row, const Metric& metric) {
+  const std::optional<double> value = metric.of(row);
+  if (!value || !(*value > 0)) return std::nullopt;
+  return std::log(*value);
+}
+
+const Result* find(const CellRecord& cell, const std::string& variant) {
+  for (const Result& result : cell.results) {
+    if (result.variant == variant) return &result;
+  }
+  return nullptr;
+}
+
+// Why a row is not fit for a verdict at all; empty if it is.
+std::string unfit(const Result& result) {
+  if (!result.error.empty()) return "failed";
+  return result.no_verdict.empty() ? "" : "gates failed";
+}
+
+void withhold(Judgement& one, const std::string& why) {
+  one.verdict = Verdict::none;
+  one.why = why;
+}
+
+class CellJudge {
+ public:
+  CellJudge(CellRecord& cell, const Result& baseline, const Result* copy, const Metric& metric)
+      : cell_(cell), baseline_(baseline), copy_(copy), metric_(metric) {}
+
+  void run() {
+    const Estimate copies =
+        copy_ != nullptr ? estimate(*copy_) : Estimate{0, 0, {}};  // no copy: no interval
+    const Delta delta = delta_with(metric_.delta, copies.interval());
+    const std::string cell_unfit = why_none(copies);
+    std::vector<std::pair<Result*, Estimate>> rows;
+    std::size_t beside = 0;
+    for (Result& result : cell_.results) {
+      if (&result == &baseline_ || !known(result)) continue;
+      Estimate of_row = estimate(result);
+      if (of_row.samples == 0) continue;
+      if (&result != copy_ && unfit(result).empty()) ++beside;
+      rows.emplace_back(&result, std::move(of_row));
+    }
+    std::vector<Judgement*> family;
+    for (auto& [result, of_row] : rows) {
+      std::optional<Judgement>& slot = result->verdicts.*metric_.judgement;
+      slot = judge(of_row, result == copy_ ? Delta{metric_.delta, metric_.delta} : delta,
+                   metric_.better, beside);
+      if (result == copy_) {
+        withhold(*slot, "the baseline's second copy");
+      } else if (const std::string why = unfit(*result); !why.empty()) {
+        withhold(*slot, why);
+      } else if (!cell_unfit.empty()) {
+        const bool seen = slot->smallest_effect.has_value();
+        withhold(*slot, cell_unfit + (seen ? fmt::format("; could have seen {:.1f} %",
+                                                         *slot->smallest_effect * 100)
+                                           : ""));
+      } else {
+        family.push_back(&*slot);
+      }
+    }
+    settle(family);
+  }
+
+ private:
+  [[nodiscard]] Estimate estimate(const Result& result) const {
+    const std::vector<double> values = block_ratios(result, baseline_, metric_);
+    return values.empty() ? Estimate{0, 0, {}} : estimate_median(values);
+  }
+  // A ratio that is not printed has no verdict either.
+  [[nodiscard]] bool known(const Result& result) const {
+    return (result.summary.*metric_.ratio).has_value();
+  }
+  [[nodiscard]] std::string why_none(const Estimate& copies) const {
+    if (const std::string why = unfit(baseline_); !why.empty()) return "the baseline: " + why;
+    if (copy_ == nullptr) return "no A/A";
+    if (const std::string why = unfit(*copy_); !why.empty()) {
+      return "A/A: " + why;
+    }
+    if (!copies.interval()) return "A/A: too few blocks";
+    if (!copies_differ(copies, metric_.delta)) return "";
+    return fmt::format("too noisy: A/A differs by {:.1f} %",
+                       std::abs(std::expm1(copies.center)) * 100);
+  }
+
+  CellRecord& cell_;
+  const Result& baseline_;
+  const Result* copy_;
+  const Metric& metric_;
+};
+
+}  // namespace
+
+const std::vector<Metric>& verdict_metrics() {
+  static const std::vector<Metric> metrics{
+      {"cpu", "CPU/request", Better::less, 0.02, &Verdicts::cpu, &Summary::ratio_cpu,
+       cpu_per_request},
+      {"throughput", "requests/s", Better::more, 0.05, &Verdicts::throughput,
+       &Summary::ratio_throughput, throughput},
+      {"p99", "p99", Better::less, 0.10, &Verdicts::p99, &Summary::ratio_p99, slice_p99}};
+  return metrics;
+}
+
+std::vector<double> block_values(const Result& result, const Metric& metric) {
+  std::map<std::uint32_t, std::vector<double>> blocks;
+  for (const SliceRow& row : result.slices) {
+    if (row.gate != Gate::kept) continue;
+    if (const std::optional<double> value = log_of(row, metric))
+      blocks[row.block].push_back(*value);
+  }
+  return medians(blocks);
+}
+
+std::vector<double> block_ratios(const Result& result, const Result& baseline,
+                                 const Metric& metric) {
+  std::map<std::pair<std::uint32_t, std::uint32_t>, double> rounds;
+  for (const SliceRow& row : baseline.slices) {
+    const std::optional<double> value = log_of(row, metric);
+    if (row.gate == Gate::kept && value) rounds[{row.block, row.round}] = *value;
+  }
+  std::map<std::uint32_t, std::vector<double>> blocks;
+  for (const SliceRow& row : result.slices) {
+    const auto found = rounds.find({row.block, row.round});
+    const std::optional<double> value = log_of(row, metric);
+    if (row.gate != Gate::kept || !value || found == rounds.end()) continue;
+    blocks[row.block].push_back(*value - found->second);
+  }
+  return medians(blocks);
+}
+
+void judge_cell(CellRecord& cell, const Plan& plan) {
+  for (Result& result : cell.results) result.verdicts = {};
+  const Result* baseline = find(cell, plan.baseline);
+  if (plan.quick || plan.blocks < 2 || baseline == nullptr) return;
+  const Result* copy = find(cell, plan.baseline + kAgain);
+  for (const Metric& metric : verdict_metrics()) {
+    // At an offered rate all that keep up have the same throughput.
+    if (cell.shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
+    CellJudge(cell, *baseline, copy, metric).run();
+  }
+}
+
+bool precise(const CellRecord& cell) {
+  std::vector<Judgement> all;
+  for (const Result& result : cell.results) {
+    if (result.verdicts.cpu && unfit(result).empty()) all.push_back(*result.verdicts.cpu);
+  }
+  return precise(all, kNarrowEnough);
+}
+
+std::string interval_text(const Judgement& one) {
+  if (!one.low || !one.high) return fmt::format("{:.3f}", one.ratio);
+  return fmt::format("{:.3f} [{:.3f}, {:.3f}]", one.ratio, *one.low, *one.high);
+}
+
+std::string verdict_text(const Judgement& one) {
+  if (one.verdict == Verdict::none) return fmt::format("no verdict: {}", one.why);
+  return name_of(one.verdict);
+}
+
+std::vector<std::string> verdict_headings() {
+  std::vector<std::string> out{"against the baseline"};
+  for (const Metric& metric : verdict_metrics()) {
+    out.push_back(fmt::format("{} x", metric.title));
+    out.emplace_back("verdict");
+  }
+  return out;
+}
+
+std::vector<std::vector<std::string>> verdict_rows(const CellRecord& cell, const Plan& plan) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Result& result : cell.results) {
+    if (result.variant == plan.baseline) continue;
+    std::vector<std::string> row{result.variant};
+    bool any = false;
+    for (const Metric& metric : verdict_metrics()) {
+      const std::optional<Judgement>& one = result.verdicts.*metric.judgement;
+      any = any || one;
+      row.push_back(one ? interval_text(*one) : "-");
+      row.push_back(one ? verdict_text(*one) : "-");
+    }
+    if (any) rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<std::string> overall(const RunRecord& run) {
+  std::vector<const CellRecord*> closed;
+  for (const CellRecord& cell : run.cells) {
+    if (cell.shape.rate == 0) closed.push_back(&cell);
+  }
+  std::vector<std::string> out;
+  if (closed.size() < 2) return out;
+  for (const Contender& contender : run.plan.contenders) {
+    if (contender.name == run.plan.baseline) continue;
+    std::vector<double> cpu, throughput;
+    for (const CellRecord* cell : closed) {
+      const Result* result = find(*cell, contender.name);
+      if (result == nullptr) continue;
+      const Summary& s = result->summary;
+      if (s.ratio_cpu && *s.ratio_cpu > 0) cpu.push_back(*s.ratio_cpu);
+      if (s.ratio_throughput && *s.ratio_throughput > 0) throughput.push_back(*s.ratio_throughput);
+    }
+    if (cpu.size() < closed.size() || throughput.size() < closed.size()) continue;
+    out.push_back(fmt::format("{}: CPU x {:.2f}, req/s x {:.2f}", contender.name,
+                              geometric_mean(cpu), geometric_mean(throughput)));
+  }
+  return out;
+}
+
+}  // namespace echolab::harness
