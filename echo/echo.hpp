@@ -1,6 +1,7 @@
 // The echo service (RFC 862): what comes in goes out, in order.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <vector>
 
@@ -63,16 +64,37 @@ class DelayedEcho final : public Session {
   bool ending_ = false;
 };
 
+// Burns CPU before each answer: a known extra cost, which the harness must find (scripts/aa).
+class SpinningEcho final : public Session {
+ public:
+  explicit SpinningEcho(std::uint64_t turns) : turns_(turns) {}
+
+  static void spin(std::uint64_t turns) {
+    for (std::uint64_t i = 0; i < turns; ++i) asm volatile("" ::: "memory");  // not optimised away
+  }
+  void on_bytes(Out& out, Input in, Time) override {
+    spin(turns_);
+    out.forward(in);
+  }
+
+ private:
+  std::uint64_t turns_;
+};
+
 class EchoService final : public Service {
  public:
-  explicit EchoService(Duration delay = {}) : delay_(delay) {}  // zero: none
+  // `spin_turns`: of SpinningEcho, for each chunk. Zero: none; with a delay nothing spins.
+  explicit EchoService(Duration delay = {}, std::uint64_t spin_turns = 0)
+      : delay_(delay), spin_turns_(spin_turns) {}
   std::unique_ptr<Session> accept() override {
     if (delay_ > Duration::zero()) return std::make_unique<DelayedEcho>(delay_);
+    if (spin_turns_ > 0) return std::make_unique<SpinningEcho>(spin_turns_);
     return std::make_unique<Echo>();
   }
 
  private:
   Duration delay_;
+  std::uint64_t spin_turns_;
 };
 
 }  // namespace echolab
