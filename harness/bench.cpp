@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 
+#include "harness/calibration.hpp"
 #include "harness/cpu_ticks.hpp"
 #include "harness/environment.hpp"
 #include "harness/gates.hpp"
@@ -78,6 +79,7 @@ class Runner {
 
   void run(const std::function<void(const RunRecord&)>& after_cell) {
     const auto end = Clock::now() + most_time(plan(), cells_);
+    run_.partial = !cells_.empty() || Load::interrupted();
     for (std::size_t i = 0; i < cells_.size() && !Load::interrupted(); ++i) {
       // Time that a cell leaves over is shared by those that follow.
       const std::vector<Cell> left(cells_.begin() + static_cast<std::ptrdiff_t>(i), cells_.end());
@@ -436,7 +438,16 @@ RunRecord run_bench(const BenchOptions& options, Progress& progress,
   const auto stamp = [&](RunRecord& record) {
     record.duration_s = std::chrono::duration<double>(Clock::now() - began).count();
   };
-  Runner runner(options, run, placement, progress);
+  BenchOptions measured = options;
+  if (!options.plan.shares.empty()) {
+    StartOptions start;
+    start.cpus = placement.server;
+    start.threads = options.plan.threads;
+    start.interrupted = Load::interrupted;
+    measured.plan.peaks = run.plan.peaks = calibrate(options, start, progress);
+    measured.plan.calibrated = run.plan.calibrated = true;
+  }
+  Runner runner(measured, run, placement, progress);
   runner.run([&](const RunRecord& record) {
     stamp(run);
     after_cell(record);

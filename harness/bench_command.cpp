@@ -70,7 +70,11 @@ Plan make_plan(const BenchArguments& typed) {
   for (const auto& text : typed.depths) plan.depths.push_back(small(text, "--depths"));
   if (!typed.rates.empty()) plan.rates.clear();
   for (const auto& text : typed.rates) {
-    plan.rates.push_back(text == "none" ? 0 : parse_rate(text, "--rates"));
+    if (text.ends_with('%')) {
+      plan.shares.push_back(parse_rate(text.substr(0, text.size() - 1), "--rates") / 100);
+    } else {
+      plan.rates.push_back(text == "none" ? 0 : parse_rate(text, "--rates"));
+    }
   }
   if (!typed.slices.empty()) plan.slices = small(typed.slices, "--slices");
   if (!typed.slice.empty()) plan.slice = parse_duration(typed.slice, "--slice");
@@ -265,9 +269,10 @@ void add_bench(CLI::App& app, Chosen& chosen) {
   bench->add_option("--depths", t.depths, "requests in flight per connection [1,16]")
       ->delimiter(',');
   bench
-      ->add_option("--rates", t.rates,
-                   "requests/s offered over all connections, such as 20k; 0 or none is the closed "
-                   "loop [0]")
+      ->add_option(
+          "--rates", t.rates,
+          "requests/s offered over all connections, such as 20k, or 25% of the slowest server's "
+          "peak, measured first; 0 or none is the closed loop [0]")
       ->delimiter(',');
   bench->add_option("--slices", t.slices, "slices per server and cell [72; with --quick 25]");
   bench->add_option(

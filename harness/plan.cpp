@@ -26,10 +26,12 @@ constexpr int kMostTimePercent = 150;
 constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};
 // Plans that fit, with a tenth to spare, end by then: the default matrix within 3 minutes, a quick
 // one within 40 s, the last cell's end included.
-constexpr std::chrono::nanoseconds kCap{174'000'000'000};
+constexpr std::chrono::nanoseconds kCap{171'000'000'000};
 constexpr std::chrono::nanoseconds kQuickCap{37'000'000'000};
 constexpr int kFitsPercent = 90;
 constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
+
+constexpr double kLeastShare = 0.01;  // of a peak; less is an idle server
 
 // Beyond its connections: epoll, stdio, the pipes to the servers, files being written.
 constexpr std::size_t kDescriptorsPerContender = 8;
@@ -53,7 +55,12 @@ void check(const Plan& plan) {
   check_list(plan.connections, "connections", 1, kMaxConnections);
   check_list(plan.sizes, "sizes", 1, kMaxSize);
   check_list(plan.depths, "depths", 1, kMaxDepth);
-  check_list(plan.rates, "rates", 0, kMaxRate);
+  if (plan.shares.empty()) {
+    check_list(plan.rates, "rates", 0, kMaxRate);
+  } else {
+    check_list(plan.shares, "shares of the lowest peak", kLeastShare, 1);
+    if (!plan.rates.empty()) check_list(plan.rates, "rates", 0, kMaxRate);
+  }
   if (plan.slices < 1 || plan.slices > kMaxSlices) {
     throw std::invalid_argument(
         fmt::format("slices: {} is not within 1..{}", plan.slices, kMaxSlices));
@@ -122,6 +129,7 @@ void Plan::add_copy() {
 
 std::string CellShape::name() const {
   if (rate > 0) return fmt::format("c{}/s{}/r{}", connections, size, rate);
+  if (share > 0) return fmt::format("c{}/s{}/r{:g}%", connections, size, share * 100);
   return fmt::format("c{}/s{}/d{}", connections, size, depth);
 }
 
@@ -152,6 +160,48 @@ std::vector<std::string> default_backends() {
   return {"threads", "epoll", "io_uring", "libuv", "epoll:lt", "libuv:inline", "io_uring:plain"};
 }
 
+std::optional<double> Plan::lowest_peak(const std::vector<Peak>& of, unsigned connections,
+                                        std::size_t size) {
+  std::optional<double> lowest;
+  bool any = false;
+  for (const Peak& peak : of) {
+    if (peak.connections != connections || peak.size != size) continue;
+    any = any || peak.variant != kGenerator;
+    lowest = std::min(lowest.value_or(peak.rate), peak.rate);
+  }
+  return any ? lowest : std::nullopt;
+}
+
+std::vector<CellShape> Plan::shapes() const {
+  std::vector<CellShape> out;
+  const auto each = [&](const auto& add) {
+    for (const std::size_t size : sizes) {
+      for (const unsigned count : connections) add(count, size);
+    }
+  };
+  for (const double rate : rates) {
+    each([&](unsigned count, std::size_t size) {
+      for (const unsigned depth : rate > 0 ? std::vector<unsigned>{kOpenLoopDepth} : depths) {
+        out.push_back({count, size, depth, rate, 0});
+      }
+    });
+  }
+  for (const double share : shares) {
+    each([&](unsigned count, std::size_t size) {
+      CellShape shape{count, size, kOpenLoopDepth, 0, share};
+      if (calibrated) {
+        const std::optional<double> lowest = lowest_peak(peaks, count, size);
+        if (!lowest) return;
+        const double least = kMinDuePerSlice / std::chrono::duration<double>(slice).count();
+        shape.rate = std::round(std::max(share * *lowest, least));
+        shape.share = 0;
+      }
+      if (std::find(out.begin(), out.end(), shape) == out.end()) out.push_back(shape);
+    });
+  }
+  return out;
+}
+
 std::vector<Cell> Plan::expand() const {
   check(*this);
   std::regex expression;
@@ -161,28 +211,22 @@ std::vector<Cell> Plan::expand() const {
     throw std::invalid_argument(fmt::format("filter: '{}' is not a regular expression", filter));
   }
   std::vector<Cell> cells;
-  for (const double rate : rates) {
-    for (const std::size_t size : sizes) {
-      for (const unsigned connections_now : connections) {
-        for (const unsigned depth : rate > 0 ? std::vector<unsigned>{kOpenLoopDepth} : depths) {
-          Cell cell{{connections_now, size, depth, rate}, {}};
-          bool any = false;
-          for (std::size_t i = 0; i < contenders.size(); ++i) {
-            const bool matches =
-                !contenders[i].again() &&
-                std::regex_search(contenders[i].name + "/" + cell.shape.name(), expression);
-            any = any || matches;
-            if (matches || contenders[i].spec() == baseline) cell.contenders.push_back(i);
-          }
-          if (any) cells.push_back(std::move(cell));
-        }
-      }
+  for (const CellShape& shape : shapes()) {
+    Cell cell{shape, {}};
+    bool any = false;
+    for (std::size_t i = 0; i < contenders.size(); ++i) {
+      const bool matches =
+          !contenders[i].again() &&
+          std::regex_search(contenders[i].name + "/" + cell.shape.name(), expression);
+      any = any || matches;
+      if (matches || contenders[i].spec() == baseline) cell.contenders.push_back(i);
     }
+    if (any) cells.push_back(std::move(cell));
   }
-  if (cells.empty()) {
+  if (cells.empty() && !calibrated) {
     throw std::invalid_argument(fmt::format(
         "filter: '{}' matches no cell; names look like {}/{}", filter, contenders.front().name,
-        CellShape{connections.front(), sizes.front(), depths.front(), 0}.name()));
+        CellShape{connections.front(), sizes.front(), depths.front(), 0, 0}.name()));
   }
   return cells;
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -32,8 +33,9 @@ struct CellShape {
   unsigned depth = 1;     // closed loop: requests in flight per connection
                           // open loop: the most that may be, always kOpenLoopDepth
   double rate = 0;        // requests/s over all connections; 0: closed loop
+  double share = 0;       // open loop before calibration: of the lowest peak, instead of a rate
 
-  [[nodiscard]] std::string name() const;  // "c64/s4096/d1", in open loop "c64/s4096/r20000"
+  [[nodiscard]] std::string name() const;  // "c64/s4096/d1", open loop "c64/s4096/r20000"
   friend bool operator==(const CellShape&, const CellShape&) = default;
 };
 
@@ -51,6 +53,16 @@ inline constexpr std::chrono::nanoseconds kMaxSlice{10'000'000'000};  // 10 s: n
 // of them, e^-5).
 inline constexpr double kMinDuePerSlice = 5;
 
+// The closed-loop throughput of one contender at depth 1, measured to choose rates.
+struct Peak {
+  unsigned connections = 0;
+  std::size_t size = 0;  // bytes
+  std::string variant;   // a contender, or kGenerator
+  double rate = 0;       // requests/s
+};
+// The name of the trivial responder, whose peak is the generator's ceiling.
+inline constexpr const char* kGenerator = "generator";
+
 struct Plan {
   std::vector<Contender> contenders;
   std::string baseline = "epoll";
@@ -58,6 +70,9 @@ struct Plan {
   std::vector<std::size_t> sizes{64, 4096};  // bytes
   std::vector<unsigned> depths{1, 16};
   std::vector<double> rates{0};  // requests/s; 0 is the closed loop
+  std::vector<double> shares;    // open loop, of the lowest peak: 0.25
+  std::vector<Peak> peaks;       // measured to choose rates
+  bool calibrated = false;       // shares have become rates, where there is a peak
   unsigned slices = 72;          // per contender and cell, that pass the gates; all blocks together
   std::chrono::nanoseconds slice{10'000'000};
   unsigned warm_up = 2;  // slices per contender and block, discarded: caches, buffers, TCP windows
@@ -70,6 +85,9 @@ struct Plan {
   bool quick = false;              // numbers, never a verdict
 
   [[nodiscard]] unsigned slices_per_block() const;  // rounded up
+  // Of the contenders among `of`, never above the generator's.
+  [[nodiscard]] static std::optional<double> lowest_peak(const std::vector<Peak>& of,
+                                                         unsigned connections, std::size_t size);
   // The baseline a second time, at the end, where there will be verdicts.
   void add_copy();
 
@@ -77,8 +95,10 @@ struct Plan {
   // matches anything keeps its baseline as well, without which it would have no ratios. Throws
   // std::invalid_argument, one line: an empty or doubled list, a value out of range, a bad
   // expression, a baseline that is not among the contenders, a filter that matches nothing, a rate
-  // that leaves most slices empty.
+  // that leaves most slices empty. Shares are cells of their own; once there are peaks, those
+  // without one are left out.
   [[nodiscard]] std::vector<Cell> expand() const;
+  [[nodiscard]] std::vector<CellShape> shapes() const;  // all of them, whatever the filter
 };
 
 // Why a server cannot serve a cell, known without starting it; empty if nothing is known against

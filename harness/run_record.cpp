@@ -14,6 +14,17 @@ using Json = nlohmann::ordered_json;
 
 // ---- the run ------------------------------------------------------------------------------------
 
+Json write_peaks(const std::vector<Peak>& peaks) {
+  Json out = Json::array();
+  for (const Peak& peak : peaks) {
+    out.push_back({{"connections", peak.connections},
+                   {"size_bytes", peak.size},
+                   {"variant", peak.variant},
+                   {"requests_per_s", rounded(peak.rate)}});
+  }
+  return out;
+}
+
 Json write_plan(const Plan& plan) {
   Json contenders = Json::array();
   for (const Contender& c : plan.contenders) contenders.push_back(c.name);
@@ -23,6 +34,8 @@ Json write_plan(const Plan& plan) {
           {"sizes_bytes", plan.sizes},
           {"depths", plan.depths},
           {"rates_per_s", plan.rates},
+          {"rate_shares", plan.shares},
+          {"peaks", write_peaks(plan.peaks)},
           {"slices", plan.slices},
           {"slice_ns", plan.slice.count()},
           {"warm_up_slices", plan.warm_up},
@@ -58,6 +71,13 @@ Plan read_plan(const JsonReader& in, std::uint64_t version) {
   if (version > 1) {
     plan.blocks = static_cast<unsigned>(in["blocks"].whole(kMaxBlocks));
     plan.most_blocks = static_cast<unsigned>(in["most_blocks"].whole(kMaxBlocks));
+    plan.shares = in["rate_shares"].numbers();
+    plan.calibrated = !plan.shares.empty();
+    for (const JsonReader& peak : in["peaks"].items()) {
+      plan.peaks.push_back({static_cast<unsigned>(peak["connections"].whole(kMaxConnections)),
+                            peak["size_bytes"].whole(kMaxSize), peak["variant"].text(),
+                            peak["requests_per_s"].number()});
+    }
     plan.cap = std::chrono::nanoseconds(in["cap_ns"].whole(INT64_MAX));
   }
   plan.threads = static_cast<unsigned>(in["threads"].whole(UINT32_MAX));

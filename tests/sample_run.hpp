@@ -84,6 +84,8 @@ inline RunRecord sample_run() {
   run.plan.sizes = {64};
   run.plan.depths = {1};
   run.plan.rates = {0, 400000};
+  run.plan.shares = {0.25};
+  run.plan.peaks = {{64, 64, "epoll", 1'600'000}, {64, 64, "generator", 2'000'000}};
   run.plan.slices = 8;
   run.plan.blocks = run.plan.most_blocks = 8;
   run.placement = {"auto", "same", {1}, {1}, "one CPU is all there is"};

@@ -130,6 +130,21 @@ TEST_CASE("blocks start every server anew, and the baseline twice", "[bench]") {
   CHECK(std::filesystem::exists(folder.file("run/gbench.json")));
 }
 
+TEST_CASE("rates as shares are calibrated first, the same for all", "[bench]") {
+  const TemporaryFolder folder;
+  const Output output =
+      bench(small(folder.file("run"), {"--backends", "epoll,epoll:lt", "--rates", "25%,50%"}));
+  INFO(output.err);
+  REQUIRE(output.exit_status == 0);
+  CHECK(contains(output.err, "c2/s64: the lowest closed-loop peak is "));
+  const RunRecord run = read_run(folder.file("run"));
+  REQUIRE(run.cells.size() == 2);
+  REQUIRE(run.plan.peaks.size() >= 2);
+  const double lowest = *Plan::lowest_peak(run.plan.peaks, 2, 64);
+  CHECK(std::abs(run.cells[0].shape.rate - std::max(0.25 * lowest, 2500.0)) < 2);
+  CHECK(run.cells[1].results.size() == 2);
+}
+
 TEST_CASE("a run as Google Benchmark writes it", "[gbench]") {
   const nlohmann::ordered_json document = to_gbench(sample_run());
   CHECK(document["context"]["num_cpus"] == 2);
