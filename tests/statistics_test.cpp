@@ -251,8 +251,8 @@ TEST_CASE("the shift's intervals cover", "[statistics]") {
 }
 
 TEST_CASE("to stop on precision does not make false verdicts", "[statistics]") {
-  // Two equal servers, four variants, blocks from 7 on until all are within 1 %: noise so that
-  // stopping early happens about as often as going on.
+  // Two equal servers beside the baseline, blocks from 7 on until both are within 1 %: noise so
+  // that stopping early happens about as often as going on.
   std::mt19937_64 rng(99);
   int wrong = 0, early = 0, slower_by_less = 0;
   constexpr int kRuns = 1000;

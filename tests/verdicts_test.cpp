@@ -130,6 +130,20 @@ TEST_CASE("blocks start every server anew, and the baseline twice", "[bench]") {
   CHECK(std::filesystem::exists(folder.file("run/gbench.json")));
 }
 
+TEST_CASE("echo-server --spin costs what it says", "[bench]") {
+  const TemporaryFolder folder;
+  const Output output = bench(small(
+      folder.file("run"), {"--backends", "epoll", "--server", foreign("spun") + " --spin 200us"}));
+  INFO(output.err);
+  REQUIRE(output.exit_status == 0);  // its replies are right
+  const RunRecord run = read_run(folder.file("run"));
+  const auto cpu_ns = [&](std::size_t row) {
+    const Window& window = run.cells.at(0).results.at(row).window;
+    return static_cast<double>(window.cpu_ns) / static_cast<double>(window.requests);
+  };
+  CHECK(cpu_ns(1) - cpu_ns(0) > 100'000);  // half of it, for clocks that change their frequency
+}
+
 TEST_CASE("rates as shares are calibrated first, the same for all", "[bench]") {
   const TemporaryFolder folder;
   const Output output =
