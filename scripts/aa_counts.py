@@ -19,15 +19,20 @@ LEAST_FOUND = 18
 
 
 def rows(path):
-    """The results of a run with one cell, by the server's name."""
+    """The results of a run with one cell, by the server's name; None if it was interrupted."""
     with open(path / "run.json", encoding="utf-8") as file:
         document = json.load(file)
+    if document.get("partial"):
+        return None
     return {result["variant"]: result for result in document["cells"][0]["results"]}
 
 
 def verdicts(path):
-    """Metric -> verdict of the second server; a metric that was not judged is left out."""
-    judged = rows(path)["second"]["verdicts"]
+    """Metric -> verdict of the second server; unjudged metrics are left out. None: interrupted."""
+    of_run = rows(path)
+    if of_run is None:
+        return None
+    judged = of_run["second"]["verdicts"]
     return {name: judged[name] for name in METRICS if judged[name] is not None}
 
 
@@ -46,6 +51,7 @@ def count(folder):
     for kind, wanted in KINDS.items():
         found = [(path.name, verdicts(path)) for path in sorted(folder.glob(kind + "-*"))
                  if (path / "run.json").is_file()]
+        found = [(name, judged) for name, judged in found if judged is not None]
         for name, judged in found:
             print(f"{name}: cpu {says(judged.get('cpu'))}")
         of[kind] = [judged for _, judged in found]
@@ -86,7 +92,11 @@ def main(words):
     try:
         if not spins:
             return count(folder)
-        cost = rows(folder / "base")["base"]["summary"]["server_cpu_us_per_request"]
+        base = rows(folder / "base")
+        if base is None:
+            print("aa_counts.py: the base run was interrupted", file=sys.stderr)
+            return 1
+        cost = base["base"]["summary"]["server_cpu_us_per_request"]
         if cost is None:
             print("aa_counts.py: the base run has no kept slice: the machine is too busy", file=sys.stderr)
             return 1

@@ -17,13 +17,13 @@ def verdict(name, ratio=1.0):
             "why": "noise" if name == "no verdict" else ""}
 
 
-def store(folder, name, cpu, p99=None):
+def store(folder, name, cpu, p99=None, partial=False):
     path = folder / name
     path.mkdir()
     judged = {"cpu": cpu, "throughput": verdict("equivalent"), "p99": p99}
     results = [{"variant": "base", "summary": {"server_cpu_us_per_request": 5.0}},
                {"variant": "second", "verdicts": judged}]
-    (path / "run.json").write_text(json.dumps({"cells": [{"results": results}]}), encoding="utf-8")
+    (path / "run.json").write_text(json.dumps({"partial": partial, "cells": [{"results": results}]}), encoding="utf-8")
 
 
 def counted(false, found, more, aa=40, p99=None):
@@ -58,6 +58,9 @@ def main():
     check("1 % called more", counted(0, 20, 1), 1, "1 slower or faster of 20 (none): WRONG")
     check("false p99", counted(0, 20, 0, p99=verdict("faster")), 1, "A/A, p99: 40 false")
     check("runs missing", counted(0, 20, 0, aa=39), 1, "aa: only 39 of 40 runs")
+    with tempfile.TemporaryDirectory() as text:
+        store(pathlib.Path(text), "aa-01", verdict("slower"), partial=True)
+        check("an interrupted run", run(text), 1, "aa: only 0 of 40 runs", "A/A, cpu: 0 false of 0")
     with tempfile.TemporaryDirectory() as text:
         folder = pathlib.Path(text)
         store(folder, "base", verdict("equivalent"))
