@@ -98,7 +98,7 @@ TEST_CASE("a row beside a busy process has no verdict and says why", "[gates]") 
   SECTION("slices that fail") {
     for (std::size_t i = 3; i < 5; ++i) closed.results[0].slices[i].gate = Gate::busy;
     CHECK(contains(judged(closed).no_verdict,
-                   "3 of 6 slices dropped, 2 because something else ran on the CPU"));
+                   "3 of 8 slices dropped, 2 because something else ran on the CPU"));
     CHECK(contains(terminal_table(run), "no verdict: busy CPU\n"));
   }
   SECTION("a little less in every slice of a closed loop") {
@@ -120,7 +120,7 @@ TEST_CASE("a row beside a busy process has no verdict and says why", "[gates]") 
   }
   SECTION("too few slices in the time that there was") {
     run.plan.slices = 10;
-    CHECK(contains(judged(closed).no_verdict, "only 5 of 10 slices kept"));
+    CHECK(contains(judged(closed).no_verdict, "only 7 of 10 slices kept"));
   }
 }
 
@@ -185,11 +185,11 @@ TEST_CASE("memory per connection is a slope, before anything large was sent", "[
 TEST_CASE("too many dropped slices, or an overflow, leave no verdict", "[gates]") {
   RunRecord run = sample_run();
   CellRecord& cell = run.cells[0];
-  CHECK(cell.results[0].no_verdict.empty());  // one of six
+  CHECK(cell.results[0].no_verdict.empty());  // one of eight
   cell.results[0].slices[4].gate = Gate::little;
   (*cell.results[0].window.counters)["cq_overflows"] = 3;
   summarise(cell, run.plan, run.placement, run.steal);
-  CHECK(contains(cell.results[0].no_verdict, "2 of 6 slices dropped"));
+  CHECK(contains(cell.results[0].no_verdict, "2 of 8 slices dropped"));
   CHECK(contains(cell.results[0].no_verdict, "overflowed 3 times"));
 }
 
