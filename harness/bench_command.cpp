@@ -274,7 +274,7 @@ void add_bench(CLI::App& app, Chosen& chosen) {
           "requests/s offered over all connections, such as 20k, or 25% of the slowest server's "
           "peak, measured first; 0 or none is the closed loop [0]")
       ->delimiter(',');
-  bench->add_option("--slices", t.slices, "slices per server and cell [72; with --quick 25]");
+  bench->add_option("--slices", t.slices, "slices per server and cell [104; with --quick 25]");
   bench->add_option(
       "--blocks", t.blocks,
       "fresh starts of every server, which share the slices [8 or what a verdict needs, and up "

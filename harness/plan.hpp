@@ -45,7 +45,8 @@ struct Cell {
 };
 
 inline constexpr unsigned kMaxSlices = 100'000;  // per contender and cell
-inline constexpr unsigned kMaxBlocks = 500;      // more than a median's interval has use for
+// More than a median's interval has use for; comparing two runs takes the fourth power of it.
+inline constexpr unsigned kMaxBlocks = 100;
 inline constexpr std::chrono::nanoseconds kMinSlice{1'000'000};       // 1 ms: a few requests
 inline constexpr std::chrono::nanoseconds kMaxSlice{10'000'000'000};  // 10 s: no longer interleaved
 
@@ -73,7 +74,7 @@ struct Plan {
   std::vector<double> shares;    // open loop, of the lowest peak: 0.25
   std::vector<Peak> peaks;       // measured to choose rates
   bool calibrated = false;       // shares have become rates, where there is a peak
-  unsigned slices = 72;          // per contender and cell, that pass the gates; all blocks together
+  unsigned slices = 104;         // per contender and cell, that pass the gates; all blocks together
   std::chrono::nanoseconds slice{10'000'000};
   unsigned warm_up = 2;  // slices per contender and block, discarded: caches, buffers, TCP windows
   // Fresh starts of every server: a process is the unit that varies. At 1 there are no verdicts.

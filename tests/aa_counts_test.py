@@ -26,12 +26,12 @@ def store(folder, name, cpu, p99=None, partial=False):
     (path / "run.json").write_text(json.dumps({"partial": partial, "cells": [{"results": results}]}), encoding="utf-8")
 
 
-def counted(false, found, more, aa=40, p99=None):
+def counted(false, found, more, aa=40, p99=None, equals="equivalent"):
     """Exit status and text for so many false verdicts, +5 % found, +1 % called slower."""
     with tempfile.TemporaryDirectory() as text:
         folder = pathlib.Path(text)
         for i in range(aa):
-            store(folder, f"aa-{i:02}", verdict("slower" if i < false else "equivalent"), p99)
+            store(folder, f"aa-{i:02}", verdict("slower" if i < false else equals), p99)
         for i in range(20):
             store(folder, f"plus5-{i:02}", verdict("slower" if i < found else "no verdict", 1.05))
             store(folder, f"plus1-{i:02}", verdict("slower" if i < more else "equivalent", 1.01))
@@ -54,6 +54,7 @@ def main():
           "+5 %, cpu: 18 slower of 20 (at least 18): ok", "+1 %, cpu: 0 slower or faster of 20 (none): ok",
           "A/A, p99: 0 false")
     check("3 false", counted(3, 20, 0), 1, "3 false of 40 (at most 2): WRONG")
+    check("nothing said", counted(0, 20, 0, equals="no verdict"), 1, "A/A, cpu: 0 false of 40 (at most 2): WRONG")
     check("17 found", counted(0, 17, 0), 1, "17 slower of 20 (at least 18): WRONG")
     check("1 % called more", counted(0, 20, 1), 1, "1 slower or faster of 20 (none): WRONG")
     check("false p99", counted(0, 20, 0, p99=verdict("faster")), 1, "A/A, p99: 40 false")

@@ -187,7 +187,7 @@ TEST_CASE("a dry run starts nothing and writes nothing", "[bench]") {
   const TemporaryFolder folder;
   const Output output = bench({"--dry-run", "-o", folder.file("run"), "--filter", "threads/c64"});
   CHECK(output.exit_status == 0);
-  CHECK(contains(output.out, "4 cells, 12 rows, 72 slices of 10 ms each in 8 blocks"));
+  CHECK(contains(output.out, "4 cells, 12 rows, 104 slices of 10 ms each in 8 blocks"));
   CHECK(contains(output.out, "c64/s4096/d16: threads, epoll, epoll (A/A)"));
   CHECK_FALSE(std::filesystem::exists(folder.file("run")));
 }

@@ -98,6 +98,7 @@ TEST_CASE("open loops have no verdict on throughput", "[verdicts]") {
 TEST_CASE("a cell is precise when its intervals are narrow", "[verdicts]") {
   CHECK(precise(cell_with(1, 0.5, 0.005)));
   CHECK_FALSE(precise(cell_with(1, 0.5, 0.02)));
+  CHECK_FALSE(precise(cell_with(2, 1, 0.02)));  // the second copy's counts like any other
 }
 
 TEST_CASE("blocks of a row are added", "[verdicts]") {
