@@ -179,10 +179,11 @@ class Runner {
       run_.variants[i].features = trials_[i]->features();
     });
     for_living([&](std::size_t i) { trials_[i]->connect(); });
-    for (unsigned n = 0; n < plan().warm_up; ++n) {
+    for (unsigned n = 0; n < std::max(plan().warm_up, kMostWarmUp); ++n) {
       for_living([&](std::size_t i) {
+        if (n >= plan().warm_up && trials_[i]->warm()) return;
         trials_[i]->warm_up(plan().slice);
-        count_slice();
+        if (n < plan().warm_up) count_slice();
       });
     }
     for_living([&](std::size_t i) { trials_[i]->open_window(); });

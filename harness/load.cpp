@@ -395,6 +395,12 @@ void Load::verify(unsigned at_most) {
 Slice Load::run(Nanos duration, Histogram& latency, Histogram* raw) {
   return impl_->run(duration, latency, raw);
 }
+std::size_t Load::used() const {
+  const auto used = [](const Connection& c) { return c.begun() > 0; };
+  return static_cast<std::size_t>(
+      std::count_if(impl_->connections.begin(), impl_->connections.end(), used));
+}
+
 const Slice& Load::partial() const {
   return impl_->slice;
 }

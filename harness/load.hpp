@@ -107,6 +107,8 @@ class Load {
   // follow.
   Slice run(Nanos duration, Histogram& latency, Histogram* raw);
   [[nodiscard]] const Slice& partial() const;
+  // Connections that have carried a request of run().
+  [[nodiscard]] std::size_t used() const;
   // The longest silence before a timeout error. 10 s unless set.
   void set_patience(Nanos);
   // Called from run(), four times a second, with the time since its start and what is completed.

@@ -44,6 +44,8 @@ struct Cell {
   std::vector<std::size_t> contenders;  // indices into Plan::contenders, ascending
 };
 
+// 1 000 connections x depth 16 x 4 KiB need about 10 slices of 10 ms until all have been used.
+inline constexpr unsigned kMostWarmUp = 20;
 inline constexpr unsigned kMaxSlices = 100'000;  // per contender and cell
 // More than a median's interval has use for; comparing two runs takes the fourth power of it.
 inline constexpr unsigned kMaxBlocks = 100;
@@ -76,7 +78,9 @@ struct Plan {
   bool calibrated = false;       // shares have become rates, where there is a peak
   unsigned slices = 104;         // per contender and cell, that pass the gates; all blocks together
   std::chrono::nanoseconds slice{10'000'000};
-  unsigned warm_up = 2;  // slices per contender and block, discarded: caches, buffers, TCP windows
+  // Slices per contender and block, discarded: at least so many, and up to kMostWarmUp until every
+  // connection has been used.
+  unsigned warm_up = 1;
   // Fresh starts of every server: a process is the unit that varies. At 1 there are no verdicts.
   unsigned blocks = 8;             // at least; the slices are shared out among them
   unsigned most_blocks = 24;       // a cell whose intervals are wide goes on, within the time

@@ -134,6 +134,10 @@ Trial::Snapshot Trial::snapshot() {
   return now;
 }
 
+bool Trial::warm() const {
+  return load_->used() == shape_.connections;
+}
+
 void Trial::open_window() {
   opened_ = snapshot();
   result.window.threads = opened_->usage.threads;

@@ -42,6 +42,9 @@ class Trial {
   void start(const std::string& program, const StartOptions&);
   void connect();  // all connections, and a sample of them verified in odd sizes
   void warm_up(Nanos);
+  // Every connection has been used. The first requests on each cost more (pages of a thread's
+  // stack, buffers, congestion windows), and with 1 000 of them for a while.
+  [[nodiscard]] bool warm() const;
   void open_window();     // the account of Window begins
   SliceRow slice(Nanos);  // not judged; block, round, position and steal are left to the caller
   void keep();            // the last slice's latencies count
