@@ -314,6 +314,24 @@ TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
   }
 }
 
+TEST_CASE("across runs, too, p99 is judged by whole blocks", "[compare]") {
+  RunRecord a = sample_run(), b = sample_run();
+  const auto p99 = [&] {
+    return compare(a, b, 0.05).cells[0].rows[1].verdicts.p99.value_or(Judgement{});
+  };
+  CHECK(p99().why == "too few samples for p99: 4000 of 10000 in a block");
+  CHECK(p99().ratio == 1);
+  for (RunRecord* run : {&a, &b}) {
+    for (Result& result : run->cells[0].results) {
+      for (BlockRow& block : result.blocks) block.p99_ns = 50'000 + block.block;
+    }
+  }
+  for (BlockRow& block : b.cells[0].results[1].blocks) *block.p99_ns += 10'000;
+  CHECK(p99().verdict == Verdict::slower);
+  a.cells[0].results[1].blocks.clear();
+  CHECK(p99().why == "no p99 of single blocks: an early file");
+}
+
 TEST_CASE("compare writes Markdown", "[compare]") {
   const std::string text =
       to_markdown(compare(sample_run(), changed(1.05, 1), 0.03), "A", "B", 0.03);
