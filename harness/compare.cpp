@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "harness/environment.hpp"
+#include "harness/explain.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
@@ -278,6 +279,10 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
     }
   }
   for (const Metric& metric : verdict_metrics()) judge_all(metric, twins, a, b, limit);
+  for (const Twin& twin : twins) {
+    twin.row->explanation =
+        explain_change(a, twin.cell_a->shape, *twin.a, *twin.b, twin.row->verdicts);
+  }
 }
 
 }  // namespace

@@ -242,32 +242,6 @@ std::string verdict_text(const Judgement& one) {
   return name_of(one.verdict);
 }
 
-std::vector<std::string> verdict_headings() {
-  std::vector<std::string> out{"against the baseline"};
-  for (const Metric& metric : verdict_metrics()) {
-    out.push_back(fmt::format("{} x", metric.title));
-    out.emplace_back("verdict");
-  }
-  return out;
-}
-
-std::vector<std::vector<std::string>> verdict_rows(const CellRecord& cell, const Plan& plan) {
-  std::vector<std::vector<std::string>> rows;
-  for (const Result& result : cell.results) {
-    if (result.variant == plan.baseline) continue;
-    std::vector<std::string> row{result.variant};
-    bool any = false;
-    for (const Metric& metric : verdict_metrics()) {
-      const std::optional<Judgement>& one = result.verdicts.*metric.judgement;
-      any = any || one;
-      row.push_back(one ? interval_text(*one) : "-");
-      row.push_back(one ? verdict_text(*one) : "-");
-    }
-    if (any) rows.push_back(std::move(row));
-  }
-  return rows;
-}
-
 std::vector<std::string> overall(const RunRecord& run) {
   std::vector<const CellRecord*> closed;
   for (const CellRecord& cell : run.cells) {

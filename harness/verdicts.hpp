@@ -38,9 +38,6 @@ void judge_cell(CellRecord&, const Plan&);
 // steadiest figure, of all rows that may have a verdict.
 bool precise(const CellRecord&);
 
-// The rows' verdicts as people read them, under `headings`; empty if the cell has none.
-std::vector<std::vector<std::string>> verdict_rows(const CellRecord&, const Plan&);
-std::vector<std::string> verdict_headings();
 // "slower", or "no verdict: too noisy ..."
 std::string verdict_text(const Judgement&);
 // "1.08 [1.05, 1.11]"
