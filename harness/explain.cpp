@@ -55,12 +55,6 @@ struct Figure {
   [[nodiscard]] double cost_us() const { return (row - base) * unit_us.value_or(0); }
 };
 
-std::optional<double> switches(const Result& result) {
-  const Summary& s = result.summary;
-  if (!s.voluntary_switches_per_request || !s.involuntary_switches_per_request) return std::nullopt;
-  return *s.voluntary_switches_per_request + *s.involuntary_switches_per_request;
-}
-
 std::optional<double> counter(const Result& result, const char* name) {
   if (!result.window.counters) return std::nullopt;
   const auto found = result.window.counters->find(name);
@@ -105,7 +99,7 @@ std::vector<Figure> figures(const Case& c) {
     if (row && base) out.push_back({name, *row, *base, unit, priced, ""});
   };
   const Summary &row = c.row.summary, &base = c.base.summary;
-  add(kSwitches, switches(c.row), switches(c.base), c.costs.switch_us);
+  add(kSwitches, switches_per_request(row), switches_per_request(base), c.costs.switch_us);
   add("system calls", row.syscalls_per_request, base.syscalls_per_request, c.costs.syscall_us);
   if (both_counted(c)) out.back().note = differs_most(c);
   add("us in kernel threads", row.workers_us_per_request, base.workers_us_per_request, 1);
@@ -160,25 +154,23 @@ std::string split_text(const Case& c, double difference_us) {
   constexpr double kGoodPart = 0.25;
   const Window &row = c.row.window, &base = c.base.window;
   if (row.requests == 0 || base.requests == 0) return "";
-  std::pair<const char*, std::uint64_t Window::*> most{"", nullptr};
-  double part = 0;
+  const char* kind = nullptr;
+  double part_us = 0;
   for (const auto& [name, ns] :
        {std::pair{"user", &Window::user_ns}, std::pair{"system", &Window::system_ns}}) {
-    const double in_row = as_double(row.*ns) / as_double(row.requests);
-    const double in_base = as_double(base.*ns) / as_double(base.requests);
-    const double error =
-        std::hypot(std::sqrt(as_double(row.*ns) * kTickNs) / as_double(row.requests),
-                   std::sqrt(as_double(base.*ns) * kTickNs) / as_double(base.requests));
-    const double more_us = (in_row - in_base) / 1e3;
-    if (std::abs(in_row - in_base) < kCertain * error) continue;
-    if (more_us / difference_us > std::max(kGoodPart, part / difference_us)) {
-      most = {name, ns};
-      part = more_us;
-    }
+    const double requests = as_double(row.requests), base_requests = as_double(base.requests);
+    const double more_ns = as_double(row.*ns) / requests - as_double(base.*ns) / base_requests;
+    const double error_ns = std::hypot(std::sqrt(as_double(row.*ns) * kTickNs) / requests,
+                                       std::sqrt(as_double(base.*ns) * kTickNs) / base_requests);
+    const double share = more_ns / 1e3 / difference_us;
+    if (std::abs(more_ns) < kCertain * error_ns || share < kGoodPart) continue;
+    if (share < part_us / difference_us) continue;
+    kind = name;
+    part_us = more_ns / 1e3;
   }
-  if (most.second == nullptr) return "";
-  return fmt::format("; {} time {}{} us (sampled)", most.first, part < 0 ? "-" : "+",
-                     figure(std::abs(part)));
+  if (kind == nullptr) return "";
+  return fmt::format("; {} time {}{} us (sampled)", kind, part_us < 0 ? "-" : "+",
+                     figure(std::abs(part_us)));
 }
 
 // Whether the kernel's own work on the data is most of what both cost: not user space, not the
@@ -187,7 +179,7 @@ bool kernel_dominates(const Case& c) {
   if (!c.costs.syscall_us || !c.costs.switch_us || !both_counted(c)) return false;
   const auto holds = [&](const Result& r) {
     const double user = as_double(r.window.user_ns), system = as_double(r.window.system_ns);
-    const std::optional<double> switched = switches(r);
+    const std::optional<double> switched = switches_per_request(r.summary);
     if (!switched || r.window.requests == 0 || user + system < kFewTicks * kTickNs) return false;
     const double overhead_us =
         *r.summary.syscalls_per_request * *c.costs.syscall_us + *switched * *c.costs.switch_us;
@@ -353,6 +345,11 @@ std::optional<double> number_at(const nlohmann::json& in, const char* pointer) {
 }
 
 }  // namespace
+
+std::optional<double> switches_per_request(const Summary& s) {
+  if (!s.voluntary_switches_per_request || !s.involuntary_switches_per_request) return std::nullopt;
+  return *s.voluntary_switches_per_request + *s.involuntary_switches_per_request;
+}
 
 UnitCosts unit_costs(const nlohmann::json& environment) {
   UnitCosts out;

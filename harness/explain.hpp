@@ -11,6 +11,9 @@
 
 namespace echolab::harness {
 
+// Context switches of both kinds; absent unless both are known.
+std::optional<double> switches_per_request(const Summary&);
+
 // What the machine's probe says that things cost the CPU, us; absent: it does not say.
 struct UnitCosts {
   std::optional<double> syscall_us;  // the cheapest system call

@@ -60,11 +60,8 @@ Row row_of(const CellRecord& cell, const Result& result, bool baseline, bool in_
     }
   }
   const Summary& s = result.summary;
-  std::optional<double> switches = s.voluntary_switches_per_request;
-  if (switches && s.involuntary_switches_per_request)
-    *switches += *s.involuntary_switches_per_request;
-  for (const std::optional<double>& value :
-       {s.syscalls_per_request, s.wakeups_per_request, switches, s.run_delay_us_per_request}) {
+  for (const std::optional<double>& value : {s.syscalls_per_request, s.wakeups_per_request,
+                                             switches_per_request(s), s.run_delay_us_per_request}) {
     row.push_back(figure(value));
   }
   return row;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "harness/gbench.hpp"
 #include "harness/process.hpp"
@@ -174,7 +175,11 @@ TEST_CASE("blocks start every server anew, and the baseline twice", "[bench]") {
   CHECK(run.cells[0].results[2].variant == "epoll (A/A)");
   for (const Result& result : run.cells[0].results) {
     CHECK(result.slices.back().block == 6);
-    CHECK(result.blocks.size() == 7);
+    std::set<std::uint32_t> kept;  // blocks; on a busy machine all slices of one may be dropped
+    for (const SliceRow& slice : result.slices) {
+      if (slice.gate == Gate::kept) kept.insert(slice.block);
+    }
+    CHECK(result.blocks.size() == kept.size());
     CHECK(result.error.empty());
   }
   CHECK(run.variants.at(2).features.size() == run.variants.at(0).features.size());
