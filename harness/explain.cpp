@@ -119,7 +119,7 @@ std::vector<Figure> figures(const Case& c) {
   return out;
 }
 
-// "1.00 context switches per request against 0.0382"
+// "1.00 context switches per request against 0.038"
 std::string text_of(const Figure& f, bool first) {
   return fmt::format("{} {}{} against {}{}", figure(f.row), f.name, first ? " per request" : "",
                      figure(f.base), f.note);
@@ -378,12 +378,9 @@ std::string explain(const RunRecord& run, const CellRecord& cell, const Result& 
 
 std::string explain_change(const RunRecord& run, const CellShape& shape, const Result& a,
                            const Result& b, const Verdicts& verdicts) {
-  const bool any =
-      std::any_of(verdict_metrics().begin(), verdict_metrics().end(), [&](const Metric& metric) {
-        const std::optional<Judgement>& one = verdicts.*metric.judgement;
-        return one && one->verdict != Verdict::none;
-      });
-  if (!any || !a.error.empty() || !b.error.empty()) return "";
+  const bool cpu = verdicts.cpu && verdicts.cpu->verdict != Verdict::none;
+  if (!cpu && !apart(verdicts.throughput) && !apart(verdicts.p99)) return "";
+  if (!a.error.empty() || !b.error.empty()) return "";
   return sentence({b, a, verdicts, shape, unit_costs(run.environment), on_one_cpu(run.placement)});
 }
 

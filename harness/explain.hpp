@@ -21,14 +21,14 @@ struct UnitCosts {
 };
 UnitCosts unit_costs(const nlohmann::json& environment);
 
-// "1.71 times the CPU (+3.15 us): 1.00 context switches per request against 0.0382, about 50 % of
+// "1.71 times the CPU (+3.15 us): 1.00 context switches per request against 0.038, about 50 % of
 // it". Shares are estimates: the difference in count times the unit cost, in steps of ten percent.
 // Without verdicts, numbers and no cause. Empty for the baseline, for a row that failed, and where
 // there is nothing to compare.
 std::string explain(const RunRecord&, const CellRecord&, const Result&);
 
-// The same of two runs: b, of the run with these verdicts against a, of `run`. Empty without a
-// verdict.
+// The same of two runs: b against a, which is of `run`. Empty where the verdicts tell nothing apart
+// and do not call CPU equivalent.
 std::string explain_change(const RunRecord& run, const CellShape&, const Result& a, const Result& b,
                            const Verdicts&);
 

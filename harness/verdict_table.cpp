@@ -23,6 +23,16 @@ bool judged(const CellRecord& cell) {
                      [](const Result& result) { return judged(result); });
 }
 
+// At an offered rate all that keep up have the same throughput.
+std::vector<const Metric*> shown(const CellRecord& cell) {
+  std::vector<const Metric*> out;
+  for (const Metric& metric : verdict_metrics()) {
+    if (cell.shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
+    out.push_back(&metric);
+  }
+  return out;
+}
+
 // A verdict that fits in a narrow column: instead of its reason, what could have been seen.
 std::string short_verdict(const Judgement& one) {
   if (one.verdict != Verdict::none) return name_of(one.verdict);
@@ -32,8 +42,8 @@ std::string short_verdict(const Judgement& one) {
 
 Row headings(const CellRecord& cell, const Plan& plan) {
   Row out{"against " + plan.baseline};
-  for (const char* title : {"CPU x", "req/s x", "p99 x"}) {
-    out.emplace_back(title);
+  for (const Metric* metric : shown(cell)) {
+    out.push_back(fmt::format("{} x", metric->title));
     if (judged(cell)) out.emplace_back("verdict");
   }
   for (const char* title : {"calls", "wakes", "ctx", "wait"}) out.emplace_back(title);
@@ -42,9 +52,9 @@ Row headings(const CellRecord& cell, const Plan& plan) {
 
 Row row_of(const CellRecord& cell, const Result& result, bool baseline, bool in_short) {
   Row row{result.variant};
-  for (const Metric& metric : verdict_metrics()) {
-    const std::optional<Judgement>& one = result.verdicts.*metric.judgement;
-    const std::optional<double>& ratio = result.summary.*metric.ratio;
+  for (const Metric* metric : shown(cell)) {
+    const std::optional<Judgement>& one = result.verdicts.*metric->judgement;
+    const std::optional<double>& ratio = result.summary.*metric->ratio;
     if (baseline) {
       row.emplace_back("1");
     } else if (one) {
@@ -84,7 +94,9 @@ std::vector<std::string> reasons(const CellRecord& cell) {
     if (metric.judgement == &Verdicts::cpu) continue;
     for (const Result& result : cell.results) {
       const std::optional<Judgement>& one = result.verdicts.*metric.judgement;
-      if (!one || one->why.empty() || one->smallest_effect || !result.no_verdict.empty()) continue;
+      if (!one || one->why.empty() || one->smallest_effect) continue;
+      const bool said = !result.no_verdict.empty() || result.variant.ends_with(kAgain);
+      if (said) continue;
       of[fmt::format("no verdict on {}: {}", metric.title, one->why)].push_back(result.variant);
     }
   }
@@ -149,7 +161,7 @@ std::string markdown_verdicts(const RunRecord& run, const CellRecord& cell) {
 
 std::vector<std::string> verdict_legend(const RunRecord& run) {
   std::vector<std::string> out{
-      "CPU x, req/s x, p99 x: ratio to the baseline, paired within rounds (p99: within blocks), "
+      "x: ratio to the baseline, paired within rounds (p99: within blocks), "
       "median over blocks.",
       "calls, wakes: the server's system calls and wake-ups per request, counted by itself. ctx: "
       "its context switches per request. wait: us per request that its threads could run and had "

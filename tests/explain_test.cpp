@@ -372,6 +372,8 @@ TEST_CASE("compare tells which counters changed", "[explain]") {
     return explain_change(scene.run, scene.cell.shape, scene.base, b, verdicts);
   };
   CHECK(said().empty());  // nothing is decided
+  verdicts.throughput = judgement(Verdict::equivalent, 1);
+  CHECK(said().empty());
   verdicts.cpu = judgement(Verdict::faster, 0.9);
   CHECK(said() ==
         "10 % less CPU (-1.00 us): 1.10 system calls per request against 2.00, about 10 % of it");
