@@ -149,10 +149,12 @@ class Runner {
     for (const std::size_t i : cell_->contenders) {
       if (!trials_[i]) continue;
       trials_[i]->stop();
+      Result& result = trials_[i]->result;
+      if (result.latency.count() > 0) result.blocks.emplace_back(block_, result.latency);
       if (results_[i]) {
-        add_block(*results_[i], trials_[i]->result);
+        add_block(*results_[i], result);
       } else {
-        results_[i] = std::move(trials_[i]->result);
+        results_[i] = std::move(result);
       }
     }
     trials_.clear();

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "harness/environment.hpp"
+#include "harness/explain.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
@@ -166,11 +167,12 @@ void judge_all(const Metric& metric, const std::vector<Twin>& twins, const RunRe
   std::vector<Judgement*> family;
   for (const Twin& twin : twins) {
     if (twin.cell_a->shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
-    // Percentiles of slices mean little where the row is too small to print its own.
-    if (metric.judgement == &Verdicts::p99 && !twin.row->p99_us.ratio()) continue;
+    if (metric.percentile != nullptr && !twin.row->p99_us.ratio()) continue;
     const std::vector<double> in_a = block_values(*twin.a, metric);
     const std::vector<double> in_b = block_values(*twin.b, metric);
-    if (in_a.empty() || in_b.empty()) continue;
+    const bool any = !in_a.empty() && !in_b.empty();
+    const std::string few = too_few_samples(*twin.a, *twin.b, metric);
+    if (!any && few.empty()) continue;
     const Estimate copies_a = copies(*twin.cell_a, a.plan.baseline, metric);
     const Estimate copies_b = copies(*twin.cell_b, b.plan.baseline, metric);
     const std::optional<Interval> noise_a = copies_a.interval(), noise_b = copies_b.interval();
@@ -178,12 +180,15 @@ void judge_all(const Metric& metric, const std::vector<Twin>& twins, const RunRe
     delta.apart =
         std::max({delta.apart, delta_with(metric.delta, noise_b).apart, limit.value_or(0)});
     std::optional<Judgement>& slot = twin.row->verdicts.*metric.judgement;
-    slot = judge(estimate_shift(in_a, in_b), delta, metric.better, twins.size());
+    slot = judge(any ? estimate_shift(in_a, in_b) : Estimate{}, delta, metric.better, twins.size());
+    if (!any) slot->ratio = *twin.row->p99_us.ratio();  // of all blocks together
     const auto withhold = [&](const std::string& why) {
       slot->verdict = Verdict::none;
       slot->why = why;
     };
-    if (!noise_a || !noise_b) {
+    if (!slot->smallest_effect && !few.empty()) {
+      withhold(few);
+    } else if (!noise_a || !noise_b) {
       withhold(fmt::format("no A/A in {}", noise_a ? "B" : "A"));
     } else if (copies_differ(copies_a, metric.delta) || copies_differ(copies_b, metric.delta)) {
       withhold("too noisy: A/A differs");
@@ -274,6 +279,10 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
     }
   }
   for (const Metric& metric : verdict_metrics()) judge_all(metric, twins, a, b, limit);
+  for (const Twin& twin : twins) {
+    twin.row->explanation =
+        explain_change(a, twin.cell_a->shape, *twin.a, *twin.b, twin.row->verdicts);
+  }
 }
 
 }  // namespace

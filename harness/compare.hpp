@@ -28,6 +28,7 @@ struct ComparedRow {
   std::string variant;
   Pair requests_per_s, server_cpu_us_per_request, p99_us;
   Verdicts verdicts;               // B against A
+  std::string explanation;         // what accounts for them; empty without any
   std::string unfit;               // why it is not judged; empty if it is
   std::vector<std::string> worse;  // what got worse beyond the limit, one line each
 };

@@ -106,6 +106,7 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
                       columns_of(row.server_cpu_us_per_request, -1), columns_of(row.p99_us, -1));
       if (!row.worse.empty()) out += fmt::format("  WORSE: {}", fmt::join(row.worse, ", "));
       out += fmt::format("\n  {}\n", verdicts_of(row));
+      if (!row.explanation.empty()) out += fmt::format("  {}\n", row.explanation);
     }
   }
   out += "\n";
@@ -146,7 +147,7 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
     }
     out +=
         "| variant | CPU us A | B | CPU/request x | verdict | requests/s x | verdict | p99 x | "
-        "verdict |\n|:--|--:|--:|:--|:--|:--|:--|:--|:--|\n";
+        "verdict | why |\n|:--|--:|--:|:--|:--|:--|:--|:--|:--|:--|\n";
     for (const ComparedRow& row : cell.rows) {
       out += fmt::format("| {} | {} | {} |", markdown_text(row.variant),
                          figure(row.server_cpu_us_per_request.a),
@@ -157,7 +158,7 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
         out += fmt::format(" {} | {} |", one ? interval_text(*one) : "-",
                            one ? markdown_text(verdict_text(*one)) : none);
       }
-      out += "\n";
+      out += fmt::format(" {} |\n", markdown_text(row.explanation));
     }
   }
   out += "\n";
@@ -192,6 +193,7 @@ nlohmann::ordered_json to_json(const Comparison& c, const std::string& name_a,
                        {{"cpu", judgement_json(row.verdicts.cpu)},
                         {"throughput", judgement_json(row.verdicts.throughput)},
                         {"p99", judgement_json(row.verdicts.p99)}}},
+                      {"explanation", row.explanation},
                       {"unfit", row.unfit},
                       {"worse", row.worse}});
     }

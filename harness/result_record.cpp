@@ -152,6 +152,37 @@ std::vector<SliceRow> read_slices(const JsonReader& in, bool open_loop) {
   return rows;
 }
 
+Json write_blocks(const std::vector<BlockRow>& blocks) {
+  const auto or_null = [](const std::optional<std::uint64_t>& ns) {
+    return ns ? Json(*ns) : Json(nullptr);
+  };
+  Json out = Json::array();
+  for (const BlockRow& row : blocks) {
+    out.push_back({{"block", row.block},
+                   {"samples", row.samples},
+                   {"p50_ns", or_null(row.p50_ns)},
+                   {"p99_ns", or_null(row.p99_ns)}});
+  }
+  return out;
+}
+
+std::vector<BlockRow> read_blocks(const JsonReader& in) {
+  const auto or_null = [](const JsonReader& ns) -> std::optional<std::uint64_t> {
+    if (ns.null()) return std::nullopt;
+    return ns.whole();
+  };
+  std::vector<BlockRow> out;
+  for (const JsonReader& row : in.items()) {
+    BlockRow block;
+    block.block = static_cast<std::uint32_t>(row["block"].whole(UINT32_MAX));
+    block.samples = row["samples"].whole();
+    block.p50_ns = or_null(row["p50_ns"]);
+    block.p99_ns = or_null(row["p99_ns"]);
+    out.push_back(block);
+  }
+  return out;
+}
+
 Json write_window(const Window& window) {
   Json out = Json::object();
   for (const WindowField& field : kWindowFields) out[field.name] = window.*field.value;
@@ -341,16 +372,19 @@ Json write_result(const Result& result, bool open_loop) {
                      {"dropped", gate.dropped},
                      {"passed", gate.passed}});
   }
-  return {{"variant", result.variant},
-          {"error", result.error},
-          {"no_verdict", result.no_verdict},
-          {"gates", std::move(gates)},
-          {"summary", write_summary(result.summary)},
-          {"verdicts", write_verdicts(result.verdicts)},
-          {"window", write_window(result.window)},
-          {"slices", write_slices(result, open_loop)},
-          {"latency", write_histogram(result.latency)},
-          {"raw", result.raw ? write_histogram(*result.raw) : Json(nullptr)}};
+  Json out{{"variant", result.variant},
+           {"error", result.error},
+           {"no_verdict", result.no_verdict},
+           {"gates", std::move(gates)},
+           {"summary", write_summary(result.summary)},
+           {"verdicts", write_verdicts(result.verdicts)},
+           {"window", write_window(result.window)},
+           {"slices", write_slices(result, open_loop)},
+           {"latency", write_histogram(result.latency)},
+           {"raw", result.raw ? write_histogram(*result.raw) : Json(nullptr)}};
+  // An early file stays without them; where nothing was kept, there are none to say so of.
+  if (!result.blocks.empty()) out["blocks"] = write_blocks(result.blocks);
+  return out;
 }
 
 Result read_result(const JsonReader& in, bool open_loop, std::uint64_t version) {
@@ -380,6 +414,14 @@ Result read_result(const JsonReader& in, bool open_loop, std::uint64_t version) 
   if (requests != result.latency.count()) {
     in["latency"].fail(fmt::format("holds {} samples, its kept slices {} requests",
                                    result.latency.count(), requests));
+  }
+  if (!in.has("blocks")) return result;
+  result.blocks = read_blocks(in["blocks"]);
+  std::uint64_t samples = 0;
+  for (const BlockRow& row : result.blocks) samples += row.samples;
+  if (samples != requests) {
+    in["blocks"].fail(
+        fmt::format("hold {} samples, its kept slices {} requests", samples, requests));
   }
   return result;
 }

@@ -137,6 +137,13 @@ void write_text(const Json& value, std::size_t indent, std::string& out) {
 
 }  // namespace
 
+BlockRow::BlockRow(std::uint32_t number, const Histogram& latency)
+    : block(number),
+      samples(latency.count()),
+      p50_ns(latency.supported_quantile(0.5)),
+      p99_ns(latency.supported_quantile(0.99)) {
+}
+
 bool RunRecord::failed() const {
   for (const CellRecord& cell : cells) {
     for (const Result& result : cell.results) {

@@ -56,6 +56,16 @@ struct SliceRow {
   std::uint64_t skipped = 0;  // open loop only
 };
 
+// The latency of one block's kept slices together. Slices alone have too few requests for a p99.
+struct BlockRow {
+  std::uint32_t block = 0;
+  std::uint64_t samples = 0;
+  std::optional<std::uint64_t> p50_ns, p99_ns;  // null: too few samples beyond it
+
+  BlockRow() = default;
+  BlockRow(std::uint32_t number, const Histogram& latency);
+};
+
 // Memory at one count of connections, of a server that has echoed a byte on each and nothing else.
 struct MemoryPoint {
   std::uint64_t connections = 0;
@@ -128,6 +138,7 @@ struct Result {
   Verdicts verdicts;
   Window window;
   std::vector<SliceRow> slices;
+  std::vector<BlockRow> blocks;  // those with a kept slice; none: an early file
   bool idle_known = true;        // false: an early file, without idle_ticks and client_delay_ns
   Histogram latency;             // kept slices merged; in open loop from the intended send time
   std::optional<Histogram> raw;  // open loop: from the actual send time

@@ -148,7 +148,8 @@ void summarise_server(Result& result) {
 }
 
 // Pair by pair within a round, so that the machine's drift cancels; the median of each block, and
-// the median over blocks.
+// the median over blocks. Percentiles block by block, or of all together where blocks are too
+// short.
 void summarise_ratios(Result& result, const Result& baseline) {
   Summary& s = result.summary;
   const auto middle = [&](const Metric& metric) -> std::optional<double> {
@@ -158,16 +159,14 @@ void summarise_ratios(Result& result, const Result& baseline) {
   };
   for (const Metric& metric : verdict_metrics()) s.*metric.ratio = middle(metric);
   static constexpr Metric kP50{
-      "p50",
-      "p50",
-      Better::less,
-      0,
-      nullptr,
-      &Summary::ratio_p50,
-      [](const SliceRow& row) -> std::optional<double> { return as_double(row.p50_ns); }};
+      "p50", "p50", Better::less, 0, nullptr, &Summary::ratio_p50, nullptr, &BlockRow::p50_ns};
   s.ratio_p50 = middle(kP50);
-  if (!s.p50_us || !baseline.summary.p50_us) s.ratio_p50.reset();
-  if (!s.p99_us || !baseline.summary.p99_us) s.ratio_p99.reset();
+  const auto of_all = [&](std::optional<double> Summary::*us) -> std::optional<double> {
+    const std::optional<double>&here = s.*us, &there = baseline.summary.*us;
+    return here && there ? ratio(*here, *there) : std::nullopt;
+  };
+  if (!s.ratio_p50) s.ratio_p50 = of_all(&Summary::p50_us);
+  if (!s.ratio_p99) s.ratio_p99 = of_all(&Summary::p99_us);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "harness/client_socket.hpp"
 #include "harness/process.hpp"
 #include "harness/units.hpp"
+#include "harness/verdict_table.hpp"
 #include "harness/verdicts.hpp"
 
 namespace echolab::harness {
@@ -21,44 +22,22 @@ struct Heading {
   bool group;  // begins a group: a wider gap before it
 };
 constexpr Heading kHeadings[] = {
-    {"variant", false}, {"req/s", true},  {"MB/s", false},    {"p50", true},  {"p90", false},
-    {"p99", false},     {"p99.9", false}, {"max", false},     {"CPU", true},  {"user+sys", false},
-    {"client", false},  {"calls", true},  {"wakes", false},   {"ctx", false}, {"wait", false},
-    {"KiB/c", false},   {"CPU x", true},  {"req/s x", false}, {"gates", true}};
+    {"variant", false}, {"req/s", true},  {"MB/s", false}, {"p50", true}, {"p90", false},
+    {"p99", false},     {"p99.9", false}, {"max", false},  {"CPU", true}, {"user+sys", false},
+    {"client", false},  {"KiB/c", true},  {"gates", true}};
 
 constexpr const char* kLegend[] = {
     "req/s, MB/s: replies verified byte by byte, one direction. p50 to max: latency in us; a "
     "percentile needs 100 samples beyond it.",
     "CPU: server CPU us per request, kernel threads included, split into user+sys (sampled). "
     "client: the generator's CPU us per request.",
-    "calls, wakes: the server's system calls and wake-ups per request, counted by itself. ctx: its "
-    "context switches per request. wait: us per request that its threads could run and had no CPU.",
-    "KiB/c: the server's resident memory per connection that has echoed one byte. CPU x, req/s x: "
-    "ratio to the baseline, paired within "
-    "rounds, median over blocks.",
+    "KiB/c: the server's resident memory per connection that has echoed one byte.",
     "gates: slices dropped and repeated because a check failed. - : cannot be measured or too few "
-    "samples, never zero.",
-    "against the baseline: the ratio with its 95 % interval over blocks of fresh processes. "
-    "faster, "
-    "slower: the interval lies wholly beyond 1 +- delta; equivalent: wholly within. delta: 2 % "
-    "CPU, "
-    "5 % req/s, 10 % p99, or what the baseline's second copy (A/A) shows as noise, if that is "
-    "more. "
-    "Among several variants: Holm's correction. could have seen: a smaller difference could not "
-    "have been told from noise."};
+    "samples, never zero."};
 
 std::string thousands(const std::optional<double>& value) {
   if (!value) return "-";
   return fmt::format("{:.0f}", *value);
-}
-
-std::string times(const std::optional<double>& ratio) {
-  return ratio ? fmt::format("{:.2f}", *ratio) : "-";
-}
-
-std::optional<double> both(const std::optional<double>& a, const std::optional<double>& b) {
-  if (!a || !b) return std::nullopt;
-  return *a + *b;
 }
 
 std::uint64_t dropped(const Result& result) {
@@ -122,13 +101,7 @@ Row row_of(const Result& result) {
           figure(s.server_cpu_us_per_request),
           split,
           figure(s.client_cpu_us_per_request),
-          figure(s.syscalls_per_request),
-          figure(s.wakeups_per_request),
-          figure(both(s.voluntary_switches_per_request, s.involuntary_switches_per_request)),
-          figure(s.run_delay_us_per_request),
           figure(s.kib_per_connection),
-          times(s.ratio_cpu),
-          times(s.ratio_throughput),
           gates_text(result)};
 }
 
@@ -285,45 +258,11 @@ std::vector<std::string> absences(const RunRecord& run) {
   return lines;
 }
 
-std::string markdown_row(const Row& row) {
+}  // namespace
+
+std::string markdown_row(const std::vector<std::string>& row) {
   return fmt::format("| {} |\n", fmt::join(row, " | "));
 }
-
-std::string markdown_verdicts(const std::vector<Row>& rows) {
-  if (rows.empty()) return "";
-  const Row headings = verdict_headings();
-  std::string out = "\n" + markdown_row(headings) + markdown_row(Row(headings.size(), ":--"));
-  for (const Row& row : rows) {
-    Row safe;
-    for (const std::string& text : row) safe.push_back(markdown_text(text));
-    out += markdown_row(safe);
-  }
-  return out;
-}
-
-// Left-aligned columns; nothing without rows.
-std::string aligned(const Row& headings, const std::vector<Row>& rows) {
-  if (rows.empty()) return "";
-  std::vector<std::size_t> widths;
-  for (const std::string& heading : headings) widths.push_back(heading.size());
-  for (const Row& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string out;
-  const auto add = [&](const Row& row) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      line += fmt::format("{:<{}}  ", row[i], widths[i]);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
-  };
-  add(headings);
-  for (const Row& row : rows) add(row);
-  return out;
-}
-
-}  // namespace
 
 std::string cell_title(const CellShape& shape) {
   return fmt::format("{} connection{}, {}, {}", shape.connections,
@@ -345,10 +284,11 @@ std::string figure(const std::optional<double>& value) {
   if (!value) return "-";
   const double size = std::abs(*value);
   if (size == 0) return "0";
-  if (size < 0.01) return fmt::format("{:.4f}", *value);
-  if (size < 1) return fmt::format("{:.3f}", *value);
-  if (size < 10) return fmt::format("{:.2f}", *value);
-  if (size < 100) return fmt::format("{:.1f}", *value);
+  // By what it is rounded to: 0.9999 is 1.00.
+  if (size < 0.00995) return fmt::format("{:.4f}", *value);
+  if (size < 0.9995) return fmt::format("{:.3f}", *value);
+  if (size < 9.995) return fmt::format("{:.2f}", *value);
+  if (size < 99.95) return fmt::format("{:.1f}", *value);
   return fmt::format("{:.0f}", *value);
 }
 
@@ -387,13 +327,14 @@ std::string terminal_table(const RunRecord& run) {
     const std::vector<Row> rows = rows_of(cell);
     if (!rows.empty()) out += line(headings);
     for (const Row& row : rows) out += line(row);
-    out += aligned(verdict_headings(), verdict_rows(cell, run.plan));
+    out += terminal_verdicts(run, cell);
     for (const std::string& note : notes_of(cell, run.plan)) out += "  " + note + "\n";
   }
   out += "\n";
   for (const std::string& text : overall(run)) out += "over all closed-loop cells: " + text + "\n";
   for (const std::string& text : absences(run)) out += text + "\n";
   for (const char* text : kLegend) out += std::string(text) + "\n";
+  for (const std::string& text : verdict_legend(run)) out += text + "\n";
   return out;
 }
 
@@ -417,7 +358,7 @@ std::string markdown_table(const RunRecord& run) {
       row[0] = markdown_text(row[0]);
       out += markdown_row(row);
     }
-    out += markdown_verdicts(verdict_rows(cell, run.plan));
+    out += markdown_verdicts(run, cell);
     const std::vector<std::string> notes = notes_of(cell, run.plan);
     if (!notes.empty()) out += "\n";
     for (const std::string& note : notes) out += "- " + markdown_text(note) + "\n";
@@ -427,6 +368,7 @@ std::string markdown_table(const RunRecord& run) {
   for (const std::string& text : means) out += "- " + markdown_text(text) + "\n";
   out += "\n## How to read this\n\n";
   for (const char* text : kLegend) out += fmt::format("- {}\n", text);
+  for (const std::string& text : verdict_legend(run)) out += fmt::format("- {}\n", text);
   return out;
 }
 

@@ -1,8 +1,10 @@
-// The results as people read them: aligned text for a terminal of 140 columns, and Markdown.
+// The results as people read them: aligned text for a terminal of 140 columns (but for sentences),
+// and Markdown.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "harness/run_record.hpp"
 
@@ -17,6 +19,7 @@ std::string cell_title(const CellShape&);
 std::string figure(const std::optional<double>&);
 // '|' ends a cell, '<' begins HTML, '*' and '_' are emphasis; texts come from users and servers.
 std::string markdown_text(const std::string&);
+std::string markdown_row(const std::vector<std::string>&);  // of texts that are safe
 // One field of an environment record as text; "unknown" if it is absent or null.
 std::string fact(const nlohmann::json& environment, const char* pointer);
 

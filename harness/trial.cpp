@@ -210,6 +210,7 @@ void Trial::close_window() try {
 void add_block(Result& to, const Result& block) {
   to.error = block.error;
   to.slices.insert(to.slices.end(), block.slices.begin(), block.slices.end());
+  to.blocks.insert(to.blocks.end(), block.blocks.begin(), block.blocks.end());
   to.latency.merge(block.latency);
   if (to.raw && block.raw) to.raw->merge(*block.raw);
   Window& sum = to.window;

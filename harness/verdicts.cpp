@@ -11,6 +11,9 @@
 namespace echolab::harness {
 namespace {
 
+// Fewer than this have less than 100 samples beyond the p99.
+constexpr double kSamplesForP99 = Histogram::kSamplesBeyond / 0.01;
+
 // Half of what counts as a difference in CPU per request: an interval this narrow around 1 is
 // clearly within it, around 1.03 clearly beyond.
 constexpr double kNarrowEnough = 0.01;
@@ -20,9 +23,6 @@ std::optional<double> cpu_per_request(const SliceRow& row) {
 }
 std::optional<double> throughput(const SliceRow& row) {
   return ratio(as_double(row.requests), as_double(row.elapsed_ns));
-}
-std::optional<double> slice_p99(const SliceRow& row) {
-  return as_double(row.p99_ns);
 }
 
 // Block -> the logarithms of its rounds -> the median of each block.
@@ -36,6 +36,16 @@ std::optional<double> log_of(const SliceRow& row, const Metric& metric) {
   const std::optional<double> value = metric.of(row);
   if (!value || !(*value > 0)) return std::nullopt;
   return std::log(*value);
+}
+
+// Block -> the logarithm of its percentile.
+std::map<std::uint32_t, double> percentiles(const Result& result, const Metric& metric) {
+  std::map<std::uint32_t, double> out;
+  for (const BlockRow& row : result.blocks) {
+    const std::optional<std::uint64_t>& ns = row.*metric.percentile;
+    if (ns && *ns > 0) out[row.block] = std::log(as_double(*ns));
+  }
+  return out;
 }
 
 const Result* find(const CellRecord& cell, const std::string& variant) {
@@ -71,7 +81,7 @@ class CellJudge {
     for (Result& result : cell_.results) {
       if (&result == &baseline_ || !known(result)) continue;
       Estimate of_row = estimate(result);
-      if (of_row.samples == 0) continue;
+      if (of_row.samples == 0 && few(result).empty()) continue;
       if (&result != copy_ && unfit(result).empty()) ++beside;
       rows.emplace_back(&result, std::move(of_row));
     }
@@ -80,9 +90,12 @@ class CellJudge {
       std::optional<Judgement>& slot = result->verdicts.*metric_.judgement;
       slot = judge(of_row, result == copy_ ? Delta{metric_.delta, metric_.delta} : delta,
                    metric_.better, beside);
+      if (of_row.samples == 0) slot->ratio = *(result->summary.*metric_.ratio);  // of all together
       if (result == copy_) {
         withhold(*slot, "the baseline's second copy");
       } else if (const std::string why = unfit(*result); !why.empty()) {
+        withhold(*slot, why);
+      } else if (const std::string why = few(*result); !slot->smallest_effect && !why.empty()) {
         withhold(*slot, why);
       } else if (!cell_unfit.empty()) {
         const bool seen = slot->smallest_effect.has_value();
@@ -105,13 +118,19 @@ class CellJudge {
   [[nodiscard]] bool known(const Result& result) const {
     return (result.summary.*metric_.ratio).has_value();
   }
+  [[nodiscard]] std::string few(const Result& result) const {
+    return too_few_samples(result, baseline_, metric_);
+  }
   [[nodiscard]] std::string why_none(const Estimate& copies) const {
     if (const std::string why = unfit(baseline_); !why.empty()) return "the baseline: " + why;
     if (copy_ == nullptr) return "no A/A";
     if (const std::string why = unfit(*copy_); !why.empty()) {
       return "A/A: " + why;
     }
-    if (!copies.interval()) return "A/A: too few blocks";
+    if (!copies.interval()) {
+      const std::string why = few(*copy_);
+      return "A/A: " + (why.empty() ? "too few blocks" : why);
+    }
     if (!copies_differ(copies, metric_.delta)) return "";
     return fmt::format("too noisy: A/A differs by {:.1f} %",
                        std::abs(std::expm1(copies.center)) * 100);
@@ -128,14 +147,20 @@ class CellJudge {
 const std::vector<Metric>& verdict_metrics() {
   static const std::vector<Metric> metrics{
       {"cpu", "CPU/request", Better::less, 0.02, &Verdicts::cpu, &Summary::ratio_cpu,
-       cpu_per_request},
+       cpu_per_request, nullptr},
       {"throughput", "requests/s", Better::more, 0.05, &Verdicts::throughput,
-       &Summary::ratio_throughput, throughput},
-      {"p99", "p99", Better::less, 0.10, &Verdicts::p99, &Summary::ratio_p99, slice_p99}};
+       &Summary::ratio_throughput, throughput, nullptr},
+      {"p99", "p99", Better::less, 0.10, &Verdicts::p99, &Summary::ratio_p99, nullptr,
+       &BlockRow::p99_ns}};
   return metrics;
 }
 
 std::vector<double> block_values(const Result& result, const Metric& metric) {
+  if (metric.percentile != nullptr) {
+    std::vector<double> out;
+    for (const auto& [block, value] : percentiles(result, metric)) out.push_back(value);
+    return out;
+  }
   std::map<std::uint32_t, std::vector<double>> blocks;
   for (const SliceRow& row : result.slices) {
     if (row.gate != Gate::kept) continue;
@@ -147,6 +172,15 @@ std::vector<double> block_values(const Result& result, const Metric& metric) {
 
 std::vector<double> block_ratios(const Result& result, const Result& baseline,
                                  const Metric& metric) {
+  if (metric.percentile != nullptr) {
+    const std::map<std::uint32_t, double> to = percentiles(baseline, metric);
+    std::vector<double> out;
+    for (const auto& [block, value] : percentiles(result, metric)) {
+      if (const auto found = to.find(block); found != to.end())
+        out.push_back(value - found->second);
+    }
+    return out;
+  }
   std::map<std::pair<std::uint32_t, std::uint32_t>, double> rounds;
   for (const SliceRow& row : baseline.slices) {
     const std::optional<double> value = log_of(row, metric);
@@ -160,6 +194,22 @@ std::vector<double> block_ratios(const Result& result, const Result& baseline,
     blocks[row.block].push_back(*value - found->second);
   }
   return medians(blocks);
+}
+
+std::string too_few_samples(const Result& one, const Result& other, const Metric& metric) {
+  if (metric.percentile == nullptr) return "";
+  std::optional<std::uint64_t> least;  // samples of a block without it
+  for (const Result* result : {&one, &other}) {
+    if (result->blocks.empty()) {
+      return fmt::format("no {} of single blocks: an early file", metric.title);
+    }
+    for (const BlockRow& row : result->blocks) {
+      if (!(row.*metric.percentile)) least = std::min(least.value_or(row.samples), row.samples);
+    }
+  }
+  if (!least) return "";
+  return fmt::format("too few samples for {}: {} of {:.0f} in a block", metric.title, *least,
+                     kSamplesForP99);
 }
 
 void judge_cell(CellRecord& cell, const Plan& plan) {
@@ -190,32 +240,6 @@ std::string interval_text(const Judgement& one) {
 std::string verdict_text(const Judgement& one) {
   if (one.verdict == Verdict::none) return fmt::format("no verdict: {}", one.why);
   return name_of(one.verdict);
-}
-
-std::vector<std::string> verdict_headings() {
-  std::vector<std::string> out{"against the baseline"};
-  for (const Metric& metric : verdict_metrics()) {
-    out.push_back(fmt::format("{} x", metric.title));
-    out.emplace_back("verdict");
-  }
-  return out;
-}
-
-std::vector<std::vector<std::string>> verdict_rows(const CellRecord& cell, const Plan& plan) {
-  std::vector<std::vector<std::string>> rows;
-  for (const Result& result : cell.results) {
-    if (result.variant == plan.baseline) continue;
-    std::vector<std::string> row{result.variant};
-    bool any = false;
-    for (const Metric& metric : verdict_metrics()) {
-      const std::optional<Judgement>& one = result.verdicts.*metric.judgement;
-      any = any || one;
-      row.push_back(one ? interval_text(*one) : "-");
-      row.push_back(one ? verdict_text(*one) : "-");
-    }
-    if (any) rows.push_back(std::move(row));
-  }
-  return rows;
 }
 
 std::vector<std::string> overall(const RunRecord& run) {

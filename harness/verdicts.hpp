@@ -17,14 +17,19 @@ struct Metric {
   double delta;  // share; smaller differences do not matter
   std::optional<Judgement> Verdicts::*judgement;
   std::optional<double> Summary::*ratio;
-  std::optional<double> (*of)(const SliceRow&);  // absent: this slice has none
+  std::optional<double> (*of)(const SliceRow&);  // absent: this slice has none; null: a percentile
+  std::optional<std::uint64_t> BlockRow::*percentile;  // of whole blocks; null: of slices
 };
 const std::vector<Metric>& verdict_metrics();
 
 // The logarithm of the median per block, of the slices' own values and of their ratios to the
-// baseline's slice of the same round. Blocks without any are left out.
+// baseline's slice of the same round; a percentile is the block's own. Blocks without any are left
+// out.
 std::vector<double> block_values(const Result&, const Metric&);
 std::vector<double> block_ratios(const Result&, const Result& baseline, const Metric&);
+// Why a percentile has no verdict between two rows: some of their blocks have too few samples
+// beyond it to have it. Empty: all have it, or the figure is no percentile.
+std::string too_few_samples(const Result&, const Result&, const Metric&);
 
 // Fills in the verdicts of a cell whose gates are judged; none in a quick run or without blocks.
 void judge_cell(CellRecord&, const Plan&);
@@ -33,9 +38,6 @@ void judge_cell(CellRecord&, const Plan&);
 // steadiest figure, of all rows that may have a verdict.
 bool precise(const CellRecord&);
 
-// The rows' verdicts as people read them, under `headings`; empty if the cell has none.
-std::vector<std::vector<std::string>> verdict_rows(const CellRecord&, const Plan&);
-std::vector<std::string> verdict_headings();
 // "slower", or "no verdict: too noisy ..."
 std::string verdict_text(const Judgement&);
 // "1.08 [1.05, 1.11]"

@@ -290,6 +290,22 @@ TEST_CASE("verdicts across two runs", "[compare]") {
   CHECK_FALSE(compare(a, changed(1.015, 1), 0.01).regressed());  // below delta
 }
 
+TEST_CASE("what changed between two runs is told beside the verdicts", "[compare]") {
+  const RunRecord a = sample_run();
+  RunRecord b = changed(0.5, 1, 0);
+  b.cells[0].results[0].summary.syscalls_per_request = 1.1;
+  for (SliceRow& slice : b.cells[0].results[2].slices) slice.server_cpu_ns /= 2;  // its copy, too
+  const Comparison comparison = compare(a, b, std::nullopt);
+  const ComparedRow& row = comparison.cells[0].rows[0];
+  CHECK(row.explanation ==
+        "0.500 times the CPU (-0.500 us); 1.10 system calls per request against 2.00");
+  CHECK(contains(to_text(comparison, "A", "B", std::nullopt), "\n  0.500 times the CPU"));
+  CHECK(to_json(comparison, "A", "B", std::nullopt)["cells"][0]["rows"][0]["explanation"] ==
+        row.explanation);
+  CHECK(compare(a, a, std::nullopt).cells[0].rows[0].explanation ==
+        "equal CPU; no counter differs much");
+}
+
 TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
   const RunRecord a = sample_run();
   SECTION("two copies that differ") {
@@ -314,10 +330,29 @@ TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
   }
 }
 
+TEST_CASE("across runs, too, p99 is judged by whole blocks", "[compare]") {
+  RunRecord a = sample_run(), b = sample_run();
+  const auto p99 = [&] {
+    return compare(a, b, 0.05).cells[0].rows[1].verdicts.p99.value_or(Judgement{});
+  };
+  CHECK(p99().why == "too few samples for p99: 4000 of 10000 in a block");
+  CHECK(p99().ratio == 1);
+  for (RunRecord* run : {&a, &b}) {
+    for (Result& result : run->cells[0].results) {
+      for (BlockRow& block : result.blocks) block.p99_ns = 50'000 + block.block;
+    }
+  }
+  for (BlockRow& block : b.cells[0].results[1].blocks) *block.p99_ns += 10'000;
+  CHECK(p99().verdict == Verdict::slower);
+  a.cells[0].results[1].blocks.clear();
+  CHECK(p99().why == "no p99 of single blocks: an early file");
+}
+
 TEST_CASE("compare writes Markdown", "[compare]") {
   const std::string text =
       to_markdown(compare(sample_run(), changed(1.05, 1), 0.03), "A", "B", 0.03);
   CHECK(contains(text, "| other | 2.00 | 2.00 | 1.050 [1.04"));
   CHECK(contains(text, "| slower |"));
+  CHECK(contains(text, "| 5.0 % more CPU (+0.100 us); no figure known of both accounts for it |"));
   CHECK(contains(text, "REGRESSION beyond 3 %"));
 }

@@ -39,6 +39,9 @@ inline Result sample_result(const std::string& variant, bool open_loop, std::uin
     result.window.requests += row.requests;
     if (row.gate != Gate::kept) continue;
     result.latency.record(row.latency_mean_ns, row.requests);
+    Histogram of_block;
+    of_block.record(row.latency_mean_ns, row.requests);
+    result.blocks.emplace_back(round, of_block);
     if (open_loop) result.raw->record(row.latency_mean_ns / 2, row.requests);
   }
   Window& w = result.window;

@@ -1,6 +1,11 @@
 // The table of a run, for terminals and as Markdown.
 #include "harness/table.hpp"
 
+#include <algorithm>
+#include <sstream>
+
+#include "harness/run_folder.hpp"
+#include "harness/verdict_table.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
 #include "tests/sample_run.hpp"
@@ -16,4 +21,61 @@ TEST_CASE("the head names the congestion control of both sides", "[table]") {
                    "TCP congestion control: bbr on the servers' side (the system's default), reno "
                    "on the client's"));
   }
+}
+
+TEST_CASE("verdicts stand beside the figures that tell why", "[table]") {
+  const RunRecord run = read_run("tests/data/run-explained.json");
+  RunRecord measured = sample_run();  // its rows are shown, as the stored ones have no slices
+  for (std::size_t i = 0; i < run.cells.size(); ++i) {
+    measured.cells[i] = run.cells[i];
+    for (Result& result : measured.cells[i].results) result.slices.resize(1);
+  }
+  measured.environment = run.environment;
+  const std::string text = terminal_verdicts(measured, measured.cells[0]);
+  std::istringstream lines(text);
+  std::string line, threads, uring;
+  while (std::getline(lines, line)) {
+    INFO(line);
+    const bool sentence = line.starts_with("  ");
+    CHECK((sentence || line.size() <= 140));
+    if (line.starts_with("threads ")) threads = line;
+    if (line.starts_with("io_uring ")) uring = line;
+  }
+  CHECK(contains(text, "against epoll "));
+  CHECK(contains(threads, "1.707 [1.682, 1.760] slower"));
+  CHECK(contains(threads, "2.00  1.00  1.00  49.2"));
+  CHECK(contains(uring, "0.973 [0.959, 0.980] none (3 %)"));
+  CHECK(contains(text, "\n  threads: 1.71 times the CPU"));
+
+  const std::string markdown = markdown_verdicts(measured, measured.cells[0]);
+  CHECK(contains(markdown, " | wait | why |\n"));
+  CHECK(contains(markdown, "| 49.2 | 1.71 times the CPU (+3.16 us): 1.00 context switches"));
+  const auto columns = [](const std::string& row) {
+    return std::count(row.begin(), row.end(), '|');
+  };
+  std::istringstream rows(markdown);
+  std::getline(rows, line);  // a blank one
+  while (std::getline(rows, line)) CHECK(columns(line) == 13);
+}
+
+TEST_CASE("why a figure other than CPU has no verdict is said once", "[table]") {
+  RunRecord run = sample_run();
+  const std::string text = terminal_verdicts(run, run.cells[0]);
+  CHECK_FALSE(contains(text, "second copy"));
+  CHECK_FALSE(contains(terminal_verdicts(run, run.cells[1]), "requests/s"));  // all have the same
+  CHECK(contains(
+      text, "  no verdict on p99: too few samples for p99: 4000 of 10000 in a block (other)\n"));
+}
+
+TEST_CASE("a run without verdicts has the ratios and the counters", "[table]") {
+  RunRecord run = sample_run();
+  run.plan.quick = true;
+  for (CellRecord& cell : run.cells) summarise(cell, run.plan, run.placement, run.steal);
+  const std::string text = terminal_verdicts(run, run.cells[0]);
+  CHECK_FALSE(contains(text, "verdict"));
+  CHECK(contains(text, "\nother         2.00          1.00 "));
+  CHECK(verdict_legend(run).size() == 2);
+  run.cells[0].results.clear();
+  CHECK(terminal_verdicts(run, run.cells[0]).empty());
+  CHECK(markdown_verdicts(run, run.cells[0]).empty());
 }
