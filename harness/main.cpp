@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   add_load(app, chosen);
   add_bench(app, chosen);
   add_compare(app, chosen);
+  add_report(app, chosen);
   add_list(app, chosen);
   add_doctor(app, chosen);
 

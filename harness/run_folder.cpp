@@ -59,6 +59,12 @@ void write_file(const fs::path& path, const std::string& text, bool synced) {
 
 }  // namespace
 
+void replace_file(const fs::path& path, const std::string& text, bool synced) {
+  Temporary temporary(path.string() + ".tmp");
+  write_file(temporary.path(), text, synced);
+  temporary.become(path);
+}
+
 RunFolder::RunFolder(fs::path path) : RunFolder(std::move(path), false) {
 }
 
@@ -106,9 +112,7 @@ void RunFolder::write(const fs::path& name, const std::string& text, bool synced
   std::error_code code;
   fs::create_directories(path.parent_path(), code);
   if (code) fail(path.parent_path(), code.message());
-  Temporary temporary(path.string() + ".tmp");
-  write_file(temporary.path(), text, synced);
-  temporary.become(path);
+  replace_file(path, text, synced);
 }
 
 void RunFolder::write_run(const RunRecord& run) {

@@ -16,6 +16,10 @@ struct FolderError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Replaces a file as a whole: whoever reads it sees the old or the new one. `synced`: it is on the
+// disk when this returns. Throws FolderError.
+void replace_file(const std::filesystem::path&, const std::string& text, bool synced);
+
 class RunFolder {
  public:
   // Creates the folder, claims it and proves that it can be written to, before anything is

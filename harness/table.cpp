@@ -172,7 +172,8 @@ std::string no_ratios(const CellRecord& cell, const Plan& plan) {
   return fmt::format("no ratios: all slices of the baseline {} were dropped", plan.baseline);
 }
 
-// What stands under a cell: why a row is missing, cut short or not fit for a verdict.
+}  // namespace
+
 std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
   std::vector<std::string> notes;
   std::uint64_t stolen_rounds = 0;
@@ -204,7 +205,6 @@ std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
   return notes;
 }
 
-// The run in a few lines: what was measured, where and how.
 std::vector<std::string> preamble(const RunRecord& run) {
   const nlohmann::json& env = run.environment;
   std::vector<std::string> lines;
@@ -257,8 +257,6 @@ std::vector<std::string> absences(const RunRecord& run) {
   }
   return lines;
 }
-
-}  // namespace
 
 std::string markdown_row(const std::vector<std::string>& row) {
   return fmt::format("| {} |\n", fmt::join(row, " | "));

@@ -13,6 +13,13 @@ namespace echolab::harness {
 std::string terminal_table(const RunRecord&);
 std::string markdown_table(const RunRecord&);
 
+// The run in a few lines: what was measured, where and how.
+std::vector<std::string> preamble(const RunRecord&);
+// What did not run here, and what the kernel did not grant.
+std::vector<std::string> absences(const RunRecord&);
+// What stands under a cell: why a row is missing, cut short or not fit for a verdict.
+std::vector<std::string> notes_of(const CellRecord&, const Plan&);
+
 // "64 connections, 4 KiB, depth 16, closed loop"
 std::string cell_title(const CellShape&);
 // Three digits that matter: "0.0312", "4.56", "78.9", "12345"; "-" if absent.

@@ -1,0 +1,311 @@
+#include "harness/report_data.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "harness/explain.hpp"
+#include "harness/process.hpp"
+#include "harness/ratio.hpp"
+#include "harness/table.hpp"
+#include "harness/units.hpp"
+#include "harness/verdicts.hpp"
+
+namespace echolab::harness {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Finer than a pixel and than any interval here; the page stays small by it.
+double shortened(double value) {
+  return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
+}
+
+const Result* find(const CellRecord& cell, const std::string& variant) {
+  for (const Result& result : cell.results) {
+    if (result.variant == variant) return &result;
+  }
+  return nullptr;
+}
+
+// The figure that every slice shows, in the unit of the summary: us, requests/s, us.
+struct SliceFigure {
+  const char* name;
+  double steps;  // per factor e: 500 are 0.2 % each, and a p99 of few requests is not that good
+  std::optional<double> (*of)(const SliceRow&);
+};
+constexpr SliceFigure kSliceFigures[] = {
+    {"cpu", 500,
+     [](const SliceRow& row) {
+       return ratio(as_double(row.server_cpu_ns) / 1e3, as_double(row.requests));
+     }},
+    {"throughput", 500,
+     [](const SliceRow& row) {
+       return ratio(as_double(row.requests) * 1e9, as_double(row.elapsed_ns));
+     }},
+    {"p99", 100,
+     [](const SliceRow& row) -> std::optional<double> { return as_double(row.p99_ns) / 1e3; }}};
+
+// Runs of equal values as [value, how many]: blocks and gates hardly ever change.
+template <class Of>
+Json run_lengths(const std::vector<SliceRow>& slices, Of of) {
+  Json out = Json::array();
+  for (const SliceRow& row : slices) {
+    const auto value = static_cast<unsigned>(of(row));
+    if (out.empty() || out.back()[0] != value) out.push_back({value, 0});
+    out.back()[1] = out.back()[1].get<unsigned>() + 1;
+  }
+  return out;
+}
+
+Json slice_values(const std::vector<SliceRow>& slices, const SliceFigure& figure) {
+  std::optional<double> center;
+  Json steps = Json::array();
+  for (const SliceRow& row : slices) {
+    const std::optional<double> value = figure.of(row);
+    if (!value || !(*value > 0)) {
+      steps.push_back(nullptr);
+      continue;
+    }
+    if (!center) center = shortened(*value);
+    steps.push_back(
+        static_cast<std::int64_t>(std::lround(figure.steps * std::log(*value / *center))));
+  }
+  if (!center) return nullptr;
+  return {{"center", *center}, {"steps_per_e", figure.steps}, {"steps", std::move(steps)}};
+}
+
+Json slices_of(const Result& result) {
+  Json out{{"blocks", run_lengths(result.slices, [](const SliceRow& row) { return row.block; })},
+           {"gates", run_lengths(result.slices, [](const SliceRow& row) { return row.gate; })}};
+  for (const SliceFigure& figure : kSliceFigures) {
+    out[figure.name] = slice_values(result.slices, figure);
+  }
+  return out;
+}
+
+Json curve_of(const Histogram& latency) {
+  Json out = Json::array();
+  for (int i = 0;; ++i) {
+    const double q = 1 - std::pow(10.0, -static_cast<double>(i) / kCurvePerDecade);
+    const std::optional<std::uint64_t> value = latency.supported_quantile(q);
+    if (!value) return out;
+    out.push_back(shortened(as_double(*value) / 1e3));
+  }
+}
+
+Json verdict_of(const Judgement& one) {
+  Json out{{"verdict", name_of(one.verdict)},
+           {"ratio", shortened(one.ratio)},
+           {"blocks", one.blocks},
+           {"delta", shortened(one.delta)}};
+  if (one.low && one.high) out["interval"] = {shortened(*one.low), shortened(*one.high)};
+  if (one.smallest_effect) out["smallest_effect"] = shortened(*one.smallest_effect);
+  if (!one.why.empty()) out["why"] = one.why;
+  return out;
+}
+
+// Every figure against the baseline and against the best of the cell. The baseline's second copy is
+// noise and cannot be the best.
+Json comparisons_of(const Result& result, const CellRecord& cell) {
+  Json out = Json::object();
+  for (const Metric& metric : verdict_metrics()) {
+    const std::optional<double>& own = result.summary.*metric.ratio;
+    if (!own || !(*own > 0)) continue;
+    double best = *own;
+    for (const Result& other : cell.results) {
+      const std::optional<double>& value = other.summary.*metric.ratio;
+      if (!value || !(*value > 0) || !other.error.empty() || other.variant.ends_with(kAgain))
+        continue;
+      best = metric.better == Better::less ? std::min(best, *value) : std::max(best, *value);
+    }
+    Json& one = out[metric.name];
+    one = {{"ratio", shortened(*own)}, {"to_best", shortened(*own / best)}};
+    const std::optional<Judgement>& judgement = result.verdicts.*metric.judgement;
+    if (judgement) one.update(verdict_of(*judgement));
+  }
+  return out;
+}
+
+Json gates_of(const Result& result) {
+  Json out = Json::array();
+  for (const GateResult& gate : result.gates) {
+    out.push_back({{"gate", gate.gate},
+                   {"limit", shortened(gate.limit)},
+                   {"worst", gate.worst ? Json(shortened(*gate.worst)) : Json(nullptr)},
+                   {"dropped", gate.dropped},
+                   {"passed", gate.passed}});
+  }
+  return out;
+}
+
+Json result_of(const RunRecord& run, const CellRecord& cell, const Result& result) {
+  Json figures = Json::object(), kinds = Json::object();
+  for (const SummaryField& field : summary_fields()) {
+    const std::optional<double>& value = result.summary.*field.value;
+    if (value) figures[field.name] = shortened(*value);
+  }
+  for (const auto& [kind, calls] : result.summary.syscalls_by_kind) kinds[kind] = shortened(calls);
+  Json out{{"variant", result.variant},
+           {"figures", std::move(figures)},
+           {"syscalls_by_kind", std::move(kinds)},
+           {"against", comparisons_of(result, cell)},
+           {"explanation", explain(run, cell, result)},
+           {"gates", gates_of(result)},
+           {"curve", curve_of(result.latency)},
+           {"slices", slices_of(result)}};
+  if (!result.error.empty()) out["error"] = result.error;
+  if (!result.no_verdict.empty()) out["no_verdict"] = result.no_verdict;
+  if (result.raw) out["raw_curve"] = curve_of(*result.raw);
+  return out;
+}
+
+// What the interface costs: a backend against the control of the same model that has none.
+Json seam_of(const CellRecord& cell) {
+  constexpr std::pair<const char*, const char*> kControls[] = {{"epoll", "raw-epoll"},
+                                                               {"io_uring", "raw-io_uring"}};
+  Json out = Json::array();
+  const Metric& cpu = verdict_metrics().front();
+  for (const auto& [backend, control] : kControls) {
+    const Result *with = find(cell, backend), *without = find(cell, control);
+    if (with == nullptr || without == nullptr) continue;
+    const std::vector<double> blocks = block_ratios(*with, *without, cpu);
+    if (blocks.empty()) continue;
+    const Estimate estimate = estimate_median(blocks);
+    Json one{{"backend", backend},
+             {"control", control},
+             {"ratio", shortened(std::exp(estimate.center))},
+             {"blocks", estimate.samples}};
+    if (const std::optional<Interval> interval = estimate.interval()) {
+      one["interval"] = {shortened(std::exp(interval->low)), shortened(std::exp(interval->high))};
+    }
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+Json cell_of(const RunRecord& run, const CellRecord& cell) {
+  Json results = Json::array();
+  for (const Result& result : cell.results) results.push_back(result_of(run, cell, result));
+  return {{"title", cell_title(cell.shape)},
+          {"connections", cell.shape.connections},
+          {"size_bytes", cell.shape.size},
+          {"size", format_size(cell.shape.size)},
+          {"depth", cell.shape.depth},
+          {"rate_per_s", shortened(cell.shape.rate)},
+          {"notes", notes_of(cell, run.plan)},
+          {"results", std::move(results)},
+          {"seam", seam_of(cell)}};
+}
+
+bool has_verdicts(const RunRecord& run) {
+  return std::any_of(run.cells.begin(), run.cells.end(), [](const CellRecord& cell) {
+    return std::any_of(cell.results.begin(), cell.results.end(), [](const Result& result) {
+      return result.verdicts.cpu || result.verdicts.throughput || result.verdicts.p99;
+    });
+  });
+}
+
+Json metrics() {
+  constexpr const char* kUnits[] = {"\u00b5s", "/s", "\u00b5s"};
+  constexpr const char* kFigures[] = {"server_cpu_us_per_request", "requests_per_s", "p99_us"};
+  Json out = Json::array();
+  for (std::size_t i = 0; i < verdict_metrics().size(); ++i) {
+    const Metric& metric = verdict_metrics()[i];
+    out.push_back({{"name", metric.name},
+                   {"title", metric.title},
+                   {"unit", kUnits[i]},
+                   {"figure", kFigures[i]},
+                   {"less_is_better", metric.better == Better::less},
+                   {"delta", metric.delta}});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string date_text(const std::string& started) {
+  constexpr const char* kMonths[] = {"January",   "February", "March",    "April",
+                                     "May",       "June",     "July",     "August",
+                                     "September", "October",  "November", "December"};
+  int year = 0, month = 0, day = 0, hour = 0, minute = 0;
+  if (std::sscanf(started.c_str(), "%4d-%2d-%2dT%2d:%2d", &year, &month, &day, &hour, &minute) !=
+          5 ||
+      month < 1 || month > 12) {
+    return started;
+  }
+  return fmt::format("{} {} {}, {:02}:{:02} UTC", day, kMonths[month - 1], year, hour, minute);
+}
+
+std::string statement(const RunRecord& run) {
+  const nlohmann::json& env = run.environment;
+  const std::string hypervisor = fact(env, "/machine/hypervisor");
+  return fmt::format(
+      "Measured on {} in {}: {} with {} CPUs{}, Linux {}. Servers on CPU {}, the client on CPU {}. "
+      "Every ratio is to {}.",
+      date_text(run.started),
+      format_duration(std::chrono::nanoseconds(
+          static_cast<std::int64_t>(std::clamp(run.duration_s, 0.0, 1e9) * 1e9))),
+      fact(env, "/machine/cpu_model"), fact(env, "/machine/cpus_online"),
+      hypervisor == "unknown" || hypervisor == "none" ? "" : " under " + hypervisor,
+      fact(env, "/kernel/release"), cpu_list(run.placement.server_cpus),
+      cpu_list(run.placement.client_cpus), run.plan.baseline);
+}
+
+std::vector<std::string> warnings(const RunRecord& run) {
+  std::vector<std::string> out;
+  if (run.cells.empty()) {
+    out.emplace_back("Empty run: nothing was measured.");
+  } else if (run.partial) {
+    out.emplace_back(
+        "Partial run: it was interrupted. What is here was measured, the rest was not.");
+  }
+  if (run.plan.quick) {
+    out.emplace_back("Quick run: numbers, never a verdict.");
+  } else if (!run.cells.empty() && !has_verdicts(run)) {
+    out.emplace_back(
+        "No verdicts: this run has no blocks of fresh processes to judge by. Its ratios may be "
+        "noise.");
+  }
+  for (const CellRecord& cell : run.cells) {
+    for (const Result& result : cell.results) {
+      if (!result.error.empty()) {
+        out.push_back(fmt::format("{} failed at {}: {}", result.variant, cell_title(cell.shape),
+                                  result.error));
+      }
+    }
+  }
+  return out;
+}
+
+Json report_data(const RunRecord& run) {
+  Json variants = Json::array(), cells = Json::array();
+  for (const VariantRecord& v : run.variants) {
+    variants.push_back({{"name", v.name},
+                        {"copy", v.name.ends_with(kAgain)},
+                        {"command", v.command},
+                        {"unavailable", v.unavailable}});
+  }
+  for (const CellRecord& cell : run.cells) cells.push_back(cell_of(run, cell));
+  Json gates = Json::array();
+  for (std::size_t i = 0; i < kGates; ++i) gates.push_back(name_of(static_cast<Gate>(i)));
+  return {{"started", run.started},
+          {"command", run.command},
+          {"baseline", run.plan.baseline},
+          {"has_verdicts", has_verdicts(run)},
+          {"warnings", warnings(run)},
+          {"facts", preamble(run)},
+          {"absences", absences(run)},
+          {"overall", overall(run)},
+          {"metrics", metrics()},
+          {"gates", std::move(gates)},
+          {"curve_per_decade", kCurvePerDecade},
+          {"variants", std::move(variants)},
+          {"cells", std::move(cells)},
+          {"environment", run.environment}};
+}
+
+}  // namespace echolab::harness
