@@ -131,7 +131,7 @@ std::string terminal_verdicts(const RunRecord& run, const CellRecord& cell) {
   std::vector<Row> rows = rows_of(run, cell, true);
   if (rows.empty()) return "";
   rows.insert(rows.begin(), headings(cell, run.plan));
-  std::string out = "\n" + aligned(rows);
+  std::string out = fmt::format("\n{}", aligned(rows));
   for (const Result& result : cell.results) {
     const std::string why = explain(run, cell, result);
     if (!why.empty()) out += fmt::format("  {}: {}\n", result.variant, why);
@@ -146,7 +146,8 @@ std::string markdown_verdicts(const RunRecord& run, const CellRecord& cell) {
   Row heading = headings(cell, run.plan);
   heading.emplace_back("why");
   heading.front() = markdown_text(heading.front());
-  std::string out = "\n" + markdown_row(heading) + markdown_row(Row(heading.size(), ":--"));
+  std::string out =
+      fmt::format("\n{}{}", markdown_row(heading), markdown_row(Row(heading.size(), ":--")));
   auto row = rows.begin();
   for (const Result& result : cell.results) {
     if (result.slices.empty()) continue;

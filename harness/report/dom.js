@@ -82,7 +82,7 @@ function looks(variants) {
   const used = {};
   const others = [];
   return new Map(variants.map(({ name, copy, command }) => {
-    const model = command ? name.replace(/^raw-/, '') : name.split(':')[0].replace(/ \(A\/A\)$/, '');
+    const model = command ? name : name.replace(/^raw-/, '').split(':')[0];
     if (copy) return [name, { hue: '--muted', dash: [1, 3] }];
     if (!kHues[model] && !others.includes(model)) others.push(model);
     const hue = kHues[model] ?? kOtherHues[others.indexOf(model) % kOtherHues.length];
