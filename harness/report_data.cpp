@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "harness/explain.hpp"
 #include "harness/process.hpp"
@@ -46,7 +47,7 @@ constexpr SliceFigure kSliceFigures[] = {
      [](const SliceRow& row) {
        return ratio(as_double(row.requests) * 1e9, as_double(row.elapsed_ns));
      }},
-    {"p99", 100,
+    {"p99", 50,
      [](const SliceRow& row) -> std::optional<double> { return as_double(row.p99_ns) / 1e3; }}};
 
 // Runs of equal values as [value, how many]: blocks and gates hardly ever change.
@@ -61,18 +62,28 @@ Json run_lengths(const std::vector<SliceRow>& slices, Of of) {
   return out;
 }
 
+// A column of numbers as text: two digits of base 64 for each, which compress to little more than
+// what the noise in them takes. kAbsent is no value.
+constexpr std::string_view kDigits =
+    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+constexpr long kSteps = 64 * 64;  // of a column: the center is in the middle
+constexpr const char* kAbsent = "  ";
+
+std::string digits(double steps) {
+  const long step = std::clamp(std::lround(std::clamp<double>(steps, -kSteps, kSteps)) + kSteps / 2,
+                               0L, kSteps - 1);
+  return {kDigits[static_cast<std::size_t>(step / 64)],
+          kDigits[static_cast<std::size_t>(step % 64)]};
+}
+
 Json slice_values(const std::vector<SliceRow>& slices, const SliceFigure& figure) {
   std::optional<double> center;
-  Json steps = Json::array();
+  std::string steps;
   for (const SliceRow& row : slices) {
     const std::optional<double> value = figure.of(row);
-    if (!value || !(*value > 0)) {
-      steps.push_back(nullptr);
-      continue;
-    }
-    if (!center) center = shortened(*value);
-    steps.push_back(
-        static_cast<std::int64_t>(std::lround(figure.steps * std::log(*value / *center))));
+    const bool known = value && *value > 0;
+    if (known && !center) center = shortened(*value);
+    steps += known ? digits(figure.steps * std::log(*value / *center)) : kAbsent;
   }
   if (!center) return nullptr;
   return {{"center", *center}, {"steps_per_e", figure.steps}, {"steps", std::move(steps)}};
@@ -303,6 +314,7 @@ Json report_data(const RunRecord& run) {
           {"metrics", metrics()},
           {"gates", std::move(gates)},
           {"curve_per_decade", kCurvePerDecade},
+          {"digits", kDigits},
           {"variants", std::move(variants)},
           {"cells", std::move(cells)},
           {"environment", run.environment}};

@@ -20,7 +20,9 @@ std::string statement(const RunRecord&);
 // What a reader must know before the first number: partial, quick, failed, no verdicts. None: good.
 std::vector<std::string> warnings(const RunRecord&);
 
-// A slice's values are whole steps from the variant's `center`: value = center x exp(n / steps).
+// The values of slices are steps on a logarithmic scale, so that they take little room: pairs of
+// `digits`, of base 64, of which half the range is the variant's `center`: value = center x
+// exp((n - 2048) / steps_per_e). Two spaces: this slice has none.
 nlohmann::ordered_json report_data(const RunRecord&);
 
 }  // namespace echolab::harness

@@ -184,23 +184,25 @@ function drawLimits(u, limit, rates) {
 
 // [value, how many] runs, one value a slice.
 const expanded = (runs) => runs.flatMap(([value, count]) => Array(count).fill(value));
-function slicesOf(result, metric) {
+function slicesOf(report, result, metric) {
   const column = result.slices[metric.name];
   if (!column) return [];
   const blocks = expanded(result.slices.blocks), gates = expanded(result.slices.gates);
   // A number for each block in the order in which they ran, so that neighbours can be told apart.
   let turn = 0;
-  return column.steps.map((step, i) => {
+  return gates.map((gate, i) => {
     if (i > 0 && blocks[i] !== blocks[i - 1]) ++turn;
-    return { value: step === null ? null : column.center * Math.exp(step / column.steps_per_e), block: turn, gate: gates[i] };
-  }).map((slice, i, all) => ({ ...slice, at: (i + 0.5) / all.length }))
+    const [high, low] = [0, 1].map((k) => report.digits.indexOf(column.steps[2 * i + k]));
+    const value = high < 0 ? null : column.center * Math.exp((64 * high + low - 2048) / column.steps_per_e);
+    return { value, block: turn, gate, at: (i + 0.5) / gates.length };
+  })
     .filter(({ value }) => value !== null);
 }
 
 const kStripHeight = 34; // px a variant
 function strips(host, report, cell, metric, shown, look) {
   const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
-  const rows = names.map((name) => ({ name, look: look.get(name), slices: slicesOf(resultOf(cell, name) ?? { slices: {} }, metric) }))
+  const rows = names.map((name) => ({ name, look: look.get(name), slices: slicesOf(report, resultOf(cell, name) ?? { slices: {} }, metric) }))
     .filter(({ slices }) => slices.length > 0);
   if (rows.length === 0) {
     host.append(note('No slices to show.'));
