@@ -72,6 +72,7 @@ RunRecord largest_run() {
   RunRecord run = sample_run();
   run.cells.clear();
   run.plan.rates = {0};
+  run.plan.shares.clear();
   run.plan.blocks = 8;
   run.plan.most_blocks = kBlocks;
   run.plan.contenders.clear();
