@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <new>
 #include <string_view>
 #include <vector>
@@ -74,13 +75,9 @@ std::string part(const char* name) {
   return std::string(embedded(std::string(kFolder) + name));
 }
 
-std::string script() {
-  std::string out = part("uplot/LICENSE");
-  out = "/*\n" + out + "*/\n";  // the licence goes where the code goes
-  for (const char* name :
-       {"uplot/uPlot.iife.min.js", "dom.js", "verdicts.js", "charts.js", "page.js"}) {
-    out += part(name);
-  }
+std::string parts(std::initializer_list<const char*> names) {
+  std::string out;
+  for (const char* name : names) out += part(name);
   return out;
 }
 
@@ -119,8 +116,10 @@ std::string report_html(const RunRecord& run) {
                  {"heading", escaped("echolab run of " + date_text(run.started))},
                  {"statement", escaped(statement(run))},
                  {"warnings", paragraphs(warnings(run))},
-                 {"style", part("uplot/uPlot.min.css") + part("page.css")},
-                 {"script", script()},
+                 {"style", parts({"uplot/uPlot.min.css", "page.css", "sources.css"})},
+                 // The licence goes where the code goes.
+                 {"uplot", "/*\n" + part("uplot/LICENSE") + "*/\n" + part("uplot/uPlot.iife.min.js")},
+                 {"script", parts({"dom.js", "verdicts.js", "charts.js", "sources.js", "page.js"})},
                  {"data", base64(deflated(data))}});
 }
 

@@ -11,6 +11,7 @@
 #include "harness/explain.hpp"
 #include "harness/process.hpp"
 #include "harness/ratio.hpp"
+#include "harness/report_sources.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
@@ -209,7 +210,8 @@ Json cell_of(const RunRecord& run, const CellRecord& cell) {
           {"rate_per_s", shortened(cell.shape.rate)},
           {"notes", notes_of(cell, run.plan)},
           {"results", std::move(results)},
-          {"seam", seam_of(cell)}};
+          {"seam", seam_of(cell)},
+          {"section_costs", section_costs(cell)}};
 }
 
 bool has_verdicts(const RunRecord& run) {
@@ -317,7 +319,8 @@ Json report_data(const RunRecord& run) {
           {"digits", kDigits},
           {"variants", std::move(variants)},
           {"cells", std::move(cells)},
-          {"environment", run.environment}};
+          {"environment", run.environment},
+          {"sources", report_sources(nullptr)}};
 }
 
 }  // namespace echolab::harness

@@ -209,9 +209,9 @@ TEST_CASE("nothing that a run holds can leave its place in a page", "[report]") 
   run.environment["machine"]["cpu_model"] = nasty;
   run.started = nasty;
   const std::string page = report_html(run);
-  // Two scripts of the page's own: its data and its code.
-  CHECK(count(page, "<script") == 2);
-  CHECK(count(page, "</script") == 2);
+  // The page's own: its data, uPlot and its code.
+  CHECK(count(page, "<script") == 3);
+  CHECK(count(page, "</script") == 3);
   CHECK(!contains(page, "alert(1)<"));
   CHECK(contains(page, "&lt;/script&gt;&lt;script&gt;alert(1)"));
   CHECK(contains(page, "{{data}}"));  // as it was written, in the text

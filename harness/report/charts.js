@@ -1,7 +1,5 @@
 // The charts: uPlot draws axes, curves and the cursor. Each is a function of the host element that it
 // fills, and comes with a table of the same figures for whoever cannot see or read it.
-'use strict';
-
 const kLineWidth = 1.75; // px
 const kPointSize = 5; // px
 

@@ -1,6 +1,4 @@
 // The page: reads the data, keeps what is chosen, and builds the sections anew when that changes.
-'use strict';
-
 // The data of this very page, compressed by the harness.
 async function read() {
   const bytes = Uint8Array.from(atob(document.getElementById('data').textContent), (c) => c.charCodeAt(0));
@@ -95,11 +93,14 @@ class Page {
     this.overview = element('div');
     this.chooser = element('div');
     this.details = element('div');
+    const sources = element('div');
     host.replaceChildren(
       section('verdicts', 'Verdicts', this.choices, this.overview,
         report.overall.length ? element('details', {}, element('summary', {}, 'Over all closed-loop cells (geometric means)'),
           element('ul', {}, report.overall.map((text) => element('li', {}, text)))) : null),
-      this.chooser, this.details, seamTable(report) ?? '', circumstances(report));
+      this.chooser, this.details, seamTable(report) ?? '',
+      section('sources', 'The backends side by side', sources), circumstances(report));
+    this.sources = sourcesView(sources, report.sources);
     this.update();
   }
 
@@ -170,6 +171,7 @@ class Page {
     percentiles(latency, report, cell, shown, look);
     if (rates) throughputLatency(rates, report, cell, shown, look);
     strips(slices, report, cell, metric, shown, look);
+    this.sources.update(cell.section_costs);
   }
 
   // Rebuilding takes the focus away: it goes back to where it was, by what is chosen there.

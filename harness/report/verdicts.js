@@ -1,6 +1,4 @@
 // The tables of ratios: all cells at a glance, and one cell with intervals and sentences.
-'use strict';
-
 const kMarks = { faster: '\u25b2', slower: '\u25bc', equivalent: '=', 'no verdict': '\u00b7' };
 
 // The baseline first, its second copy last: that one shows what means nothing.
