@@ -111,16 +111,17 @@ std::string report_html(const RunRecord& run) {
   // Names may hold bytes that are no UTF-8.
   const std::string data =
       report_data(run).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  return filled(embedded("harness/report/page.html"),
-                {{"title", escaped("echolab: " + date_text(run.started))},
-                 {"heading", escaped("echolab run of " + date_text(run.started))},
-                 {"statement", escaped(statement(run))},
-                 {"warnings", paragraphs(warnings(run))},
-                 {"style", parts({"uplot/uPlot.min.css", "page.css", "sources.css"})},
-                 // The licence goes where the code goes.
-                 {"uplot", "/*\n" + part("uplot/LICENSE") + "*/\n" + part("uplot/uPlot.iife.min.js")},
-                 {"script", parts({"dom.js", "verdicts.js", "charts.js", "sources.js", "page.js"})},
-                 {"data", base64(deflated(data))}});
+  return filled(
+      embedded("harness/report/page.html"),
+      {{"title", escaped("echolab: " + date_text(run.started))},
+       {"heading", escaped("echolab run of " + date_text(run.started))},
+       {"statement", escaped(statement(run))},
+       {"warnings", paragraphs(warnings(run))},
+       {"style", parts({"uplot/uPlot.min.css", "page.css", "sources.css"})},
+       // The licence goes where the code goes.
+       {"uplot", "/*\n" + part("uplot/LICENSE") + "*/\n" + part("uplot/uPlot.iife.min.js")},
+       {"script", parts({"dom.js", "verdicts.js", "charts.js", "sources.js", "page.js"})},
+       {"data", base64(deflated(data))}});
 }
 
 }  // namespace echolab::harness

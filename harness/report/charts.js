@@ -84,7 +84,7 @@ function percentiles(host, report, cell, shown, look) {
   chart(host, `Latency percentiles at ${cell.title}, a curve for each variant; the table below has the figures`, 320, {
     scales: { x: { time: false, distr: 3, range: [1, widest] }, y: { distr: 3, range: logRange } },
     axes: [
-      axis('percentile', { splits: () => roundNumbers(1, widest, widest > 300 ? [1] : [1, 2]), values: (u, splits) => splits.map(percentileText) }),
+      axis('percentile', { splits: (u) => (u.width > 600 ? [2] : []).concat(roundNumbers(1, widest, [1])).sort((a, b) => a - b), values: (u, splits) => splits.map(percentileText) }),
       axis('latency', { size: 64, splits: (u, i, low, high) => logTicks(low, high), values: (u, splits) => splits.map(duration) }),
     ],
     series: [{}, ...curves.map(({ look: own, raw }) => ({

@@ -25,6 +25,7 @@ function figure(value) {
   if (value === null || value === undefined) return '-';
   const size = Math.abs(value);
   if (size === 0) return '0';
+  if (size < 0.00005) return '<0.0001';
   const digits = size < 0.01 ? 4 : size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0;
   return size < 10000 ? value.toFixed(digits) : compact(value);
 }

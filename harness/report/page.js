@@ -35,12 +35,12 @@ function whyColumns(report, cell, shown) {
   const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
   const rows = names.map((name) => resultOf(cell, name)).filter((result) => result && !result.error);
   return table(`Per request at ${cell.title}`,
-    ['variant', 'system calls', 'by kind', 'wake-ups', 'events a wake-up', 'switches, voluntary', 'involuntary', 'run-queue delay, \u00b5s', 'KiB a connection', 'client CPU, \u00b5s'],
+    ['variant', 'system calls', 'by kind', 'wake-ups', 'events/wake-up', 'switches: voluntary', 'involuntary', 'waiting, \u00b5s', 'KiB/connection'],
     rows.map(({ variant, figures, syscalls_by_kind: kinds }) => [variant,
       figure(figures.syscalls_per_request),
       Object.entries(kinds).map(([kind, calls]) => `${kind} ${figure(calls)}`).join(', ') || '-',
       ...['wakeups_per_request', 'events_per_wakeup', 'voluntary_switches_per_request', 'involuntary_switches_per_request',
-        'run_delay_us_per_request', 'kib_per_connection', 'client_cpu_us_per_request'].map((name) => figure(figures[name]))]));
+        'run_delay_us_per_request', 'kib_per_connection'].map((name) => figure(figures[name]))]));
 }
 
 function gatesTable(report, cell) {
