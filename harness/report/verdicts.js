@@ -63,12 +63,13 @@ function overview(report, metric, selected, select) {
     element('th', { scope: 'row' }, element('button', {
       type: 'button', 'aria-pressed': index === selected ? 'true' : 'false', title: cell.title,
       onclick: () => select(index),
-    }, shortTitle(cell))),
+    }, shortTitle(cell).map((part) => element('span', {}, part)))),
     variants.map(({ name }) => ratioCell(report, metric, resultOf(cell, name), name)))))));
 }
+// In two parts, which are two lines where room is short.
 function shortTitle(cell) {
   const load = cell.rate_per_s > 0 ? `${compact(cell.rate_per_s)}/s` : `depth ${cell.depth}`;
-  return `${cell.connections} conn, ${cell.size}, ${load}`;
+  return [`${cell.connections} conn, `, `${cell.size}, ${load}`];
 }
 
 function legend(report, metric) {
@@ -115,7 +116,7 @@ function comparedCells(report, metric, result) {
   const absolute = result.figures[metric.figure];
   const value = element('td', { class: 'number' }, metric.name === 'throughput' && absolute ? compact(absolute) : figure(absolute));
   if (result.variant === report.baseline) {
-    return [value, element('td', { class: 'noise' }, 'the baseline')];
+    return [value, element('td', { class: 'noise' }, ratio(1), spoken(' the baseline'))];
   }
   if (!one) return [value, element('td', { class: 'noise' }, '-')];
   const words = verdictWords(one);

@@ -156,7 +156,7 @@ const tests = {
     await tab.keyboard.press('Tab');
     await tab.keyboard.press('Enter');
     await says(tab, '#verdicts h3', /^1 connection, 64 B, depth 16/);
-    assert.equal(await focused('e.innerText'), '1 conn, 64 B, depth 16');
+    assert.equal(await focused('e.textContent'), '1 conn, 64 B, depth 16');
     await close(tab, 'keyboard');
   },
 
