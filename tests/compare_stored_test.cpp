@@ -16,6 +16,7 @@
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
 #include "tests/catch.hpp"
+#include "tests/compare_program.hpp"
 #include "tests/helpers.hpp"
 #include "tests/sample_run.hpp"
 
@@ -27,20 +28,6 @@ namespace {
 
 const std::string kFolder = "tests/data/compare/";
 const std::string kBefore = kFolder + "before.json";
-
-Output compare_program(std::vector<std::string> arguments) {
-  const char* folder = std::getenv("ECHOLAB_BIN_DIR");
-  REQUIRE(folder != nullptr);
-  arguments.insert(arguments.begin(), {std::string(folder) + "/harness", "compare"});
-  return run_program(arguments, 60s);
-}
-
-const Difference* find(const Comparison& comparison, const std::string& field) {
-  for (const Difference& d : comparison.differences) {
-    if (d.field == field) return &d;
-  }
-  return nullptr;
-}
 
 // Every value of the record that has no members, by its pointer.
 void leaves(const json& value, const json::json_pointer& at, std::set<std::string>& out) {

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -133,7 +134,16 @@ def check_run(folder):
 SKIPPED = 77  # exit status, as tests/skip.hpp has it
 
 check(check_run(pathlib.Path("results/reference-2026-11-25")) == 84, "distributions are missing")
+OMISSION = pathlib.Path("results/coordinated-omission-2026-11-25")
+check(check_run(OMISSION) == 3, "distributions are missing")
 with tempfile.TemporaryDirectory() as scratch:
+    # The figure in results/README.md, and the table under it, are what the stored run shows.
+    copy = pathlib.Path(shutil.copytree(OMISSION, scratch + "/omission"))
+    (copy / "latency.svg").unlink()
+    table = subprocess.run([sys.executable, "scripts/omission_figure.py", copy],
+                           check=True, stdout=subprocess.PIPE, encoding="utf-8", timeout=100).stdout
+    check((copy / "latency.svg").read_bytes() == (OMISSION / "latency.svg").read_bytes(), "the figure")
+    check(table in pathlib.Path("results/README.md").read_text(encoding="utf-8"), "the table of the figure")
     subprocess.run([os.environ["ECHOLAB_BIN_DIR"] + "/harness", "bench", "--backends", "epoll,epoll:lt",
                     "--connections", "2", "--sizes", "64", "--depths", "1", "--rates", "none,5000",
                     "--slices", "5", "--slice", "20ms", "--blocks", "1", "--place", "same",

@@ -12,7 +12,7 @@ using nlohmann::json;
 namespace {
 
 // Latencies of a slice, in nanoseconds: of any size, or mostly small with far outliers.
-std::vector<std::uint64_t> draw(std::mt19937_64& rng) {
+std::vector<std::uint64_t> draw_slice(std::mt19937_64& rng) {
   std::vector<std::uint64_t> values(1 + rng() % 500);
   const bool any_size = rng() % 2 == 0;
   for (std::uint64_t& value : values) {
@@ -46,7 +46,7 @@ Result stored(const RunRecord& run) {
   return run_from_json(json::parse(to_text(run))).cells.at(1).results.at(0);
 }
 
-bool same(const Histogram& a, const Histogram& b) {
+bool same_counts(const Histogram& a, const Histogram& b) {
   return a.count() == b.count() && a.min() == b.min() && a.max() == b.max() &&
          a.buckets() == b.buckets();
 }
@@ -60,7 +60,7 @@ TEST_CASE("two stored runs merged give the histograms of one", "[histogram][reco
     CAPTURE(seed, round);
     std::vector<std::vector<std::uint64_t>> first(1 + rng() % 4), second(1 + rng() % 4);
     for (auto* part : {&first, &second}) {
-      for (std::vector<std::uint64_t>& slice : *part) slice = draw(rng);
+      for (std::vector<std::uint64_t>& slice : *part) slice = draw_slice(rng);
     }
     std::vector<std::vector<std::uint64_t>> all = first;
     all.insert(all.end(), second.begin(), second.end());
@@ -69,8 +69,8 @@ TEST_CASE("two stored runs merged give the histograms of one", "[histogram][reco
     const Result other = stored(run_of(second)), whole = stored(run_of(all));
     merged.latency.merge(other.latency);
     merged.raw->merge(*other.raw);
-    REQUIRE(same(merged.latency, whole.latency));
-    REQUIRE(same(*merged.raw, *whole.raw));
+    REQUIRE(same_counts(merged.latency, whole.latency));
+    REQUIRE(same_counts(*merged.raw, *whole.raw));
     REQUIRE(std::abs(merged.latency.sum() - whole.latency.sum()) <= 1e-9 * whole.latency.sum());
     for (const double q : {0.0, 0.5, 0.9, 0.99, 0.999, 1.0}) {
       REQUIRE(merged.latency.quantile(q) == whole.latency.quantile(q));

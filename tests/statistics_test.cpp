@@ -35,13 +35,13 @@ constexpr int kTrials = 4000;
 // What chance may take off a share of 0.95 in so many trials: three standard errors.
 const double kChance = 3 * std::sqrt(0.95 * 0.05 / kTrials);
 
-// Shapes in which blocks may vary, with their medians.
-struct Shape {
+// Laws by which blocks may vary, with their medians.
+struct Law {
   const char* name;
   double median;
   double (*draw)(std::mt19937_64&);
 };
-const Shape kShapes[] = {
+const Law kLaws[] = {
     {"normal", 0, normal},
     {"skewed: exponential", std::log(2.0), [](auto& rng) { return -std::log(uniform(rng)); }},
     {"skewed: log-normal", 1, [](auto& rng) { return std::exp(2 * normal(rng)); }},
@@ -68,15 +68,15 @@ double coverage(std::size_t n, double truth,
 // times as far apart.
 constexpr int kShiftTrials = 1000;
 const double kShiftChance = 3 * std::sqrt(0.95 * 0.05 / kShiftTrials);
-double shift_coverage(std::size_t m, std::size_t n, const Shape& shape, double spread = 1) {
+double shift_coverage(std::size_t m, std::size_t n, const Law& law, double spread = 1) {
   constexpr double kTruth = 0.3;
   std::mt19937_64 rng(7);
   int hits = 0;
   for (int trial = 0; trial < kShiftTrials; ++trial) {
     std::vector<double> a, b;
-    for (std::size_t i = 0; i < m; ++i) a.push_back(shape.draw(rng) - shape.median);
+    for (std::size_t i = 0; i < m; ++i) a.push_back(law.draw(rng) - law.median);
     for (std::size_t i = 0; i < n; ++i) {
-      b.push_back(kTruth + spread * (shape.draw(rng) - shape.median));
+      b.push_back(kTruth + spread * (law.draw(rng) - law.median));
     }
     const Interval interval = estimate_shift(a, b).interval().value();
     if (interval.low <= kTruth && kTruth <= interval.high) ++hits;
@@ -299,10 +299,10 @@ TEST_CASE("precision is the width alone", "[statistics]") {
 // ---- coverage -----------------------------------------------------------------------------------
 
 TEST_CASE("intervals cover, whatever the distribution", "[statistics]") {
-  for (const Shape& shape : kShapes) {
+  for (const Law& law : kLaws) {
     for (const std::size_t n : {6, 8, 9, 12, 24}) {
-      CAPTURE(shape.name, n);
-      CHECK(coverage(n, shape.median, [&](auto& rng, bool) { return shape.draw(rng); }) >=
+      CAPTURE(law.name, n);
+      CHECK(coverage(n, law.median, [&](auto& rng, bool) { return law.draw(rng); }) >=
             0.95 - kChance);
     }
   }
@@ -323,21 +323,21 @@ TEST_CASE("blocks that depend on each other cover less", "[statistics]") {
 }
 
 TEST_CASE("the shift's intervals cover, whatever the distribution", "[statistics]") {
-  for (const Shape& shape : kShapes) {
+  for (const Law& law : kLaws) {
     for (const auto& [m, n] : {std::pair<std::size_t, std::size_t>{6, 6}, {6, 8}, {8, 12}}) {
-      CAPTURE(shape.name, m, n);
-      CHECK(shift_coverage(m, n, shape) >= 0.95 - kShiftChance);
+      CAPTURE(law.name, m, n);
+      CHECK(shift_coverage(m, n, law) >= 0.95 - kShiftChance);
     }
   }
-  CHECK(shift_coverage(16, 16, kShapes[0]) >= 0.95 - kShiftChance);
+  CHECK(shift_coverage(16, 16, kLaws[0]) >= 0.95 - kShiftChance);
 }
 
 TEST_CASE("a run that scatters three times as much costs the shift's intervals little",
           "[statistics]") {
   // The two then differ by more than a shift. Symmetric shapes keep nearly all of the coverage.
-  for (const Shape& shape : {kShapes[0], kShapes[3]}) {
-    CAPTURE(shape.name);
-    CHECK(shift_coverage(8, 8, shape, 3) >= 0.92);
+  for (const Law& law : {kLaws[0], kLaws[3]}) {
+    CAPTURE(law.name);
+    CHECK(shift_coverage(8, 8, law, 3) >= 0.92);
   }
 }
 
