@@ -63,7 +63,7 @@ with_stand_ins() {
 
 # --- every script: help, and one line for what it does not know ---
 
-for script in setup bench test compare format aa; do
+for script in setup bench test compare format aa coordinated-omission; do
   operands=()
   if [ $script = compare ]; then operands=(a b); fi
   run scripts/$script --help
