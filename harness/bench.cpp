@@ -402,9 +402,42 @@ std::vector<VariantRecord> resolve_variants(const Plan& plan, const std::string&
   return variants;
 }
 
+Preflight preflight(PlaceWish wish, unsigned server_threads) {
+  const Cpus allowed = allowed_cpus();
+  nlohmann::json machine = environment();  // before pinning: it records where the harness may run
+  const MachineProbe probe = probe_machine(allowed);
+  machine["probe"] = to_json(probe);
+  try {
+    return {std::move(machine), place(wish, probe, allowed, server_threads)};
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(error.what());
+  }
+}
+
 RunRecord run_bench(const BenchOptions& options, Progress& progress,
                     const std::function<void(const RunRecord&)>& after_cell) {
+  for (const VariantRecord& v : options.variants) {
+    if (v.unavailable.empty()) continue;
+    progress.say(fmt::format("{}: not available here: {}", v.name, v.unavailable));
+    if (v.name == options.plan.baseline) {
+      progress.say(
+          fmt::format("{} is the baseline: there will be no ratios; name another one with "
+                      "--baseline",
+                      v.name));
+    }
+  }
+  const Preflight before = preflight(options.place, options.plan.threads);
+  const Placement& placement = before.placement;
+  progress.say(fmt::format("placement: {}: servers on CPU {}, client on CPU {} ({})",
+                           placement.same ? "same" : "split", cpu_list(placement.server),
+                           cpu_list(placement.client), placement.reason));
+  return run_bench(options, before, progress, after_cell);
+}
+
+RunRecord run_bench(const BenchOptions& options, const Preflight& before, Progress& progress,
+                    const std::function<void(const RunRecord&)>& after_cell) {
   const auto began = Clock::now();
+  const Placement& placement = before.placement;
   RunRecord run;
   run.command = options.command;
   run.seed = options.seed;
@@ -412,31 +445,8 @@ RunRecord run_bench(const BenchOptions& options, Progress& progress,
   run.plan = options.plan;
   run.partial = true;
   run.variants = options.variants;
-  for (const VariantRecord& v : run.variants) {
-    if (v.unavailable.empty()) continue;
-    progress.say(fmt::format("{}: not available here: {}", v.name, v.unavailable));
-    if (v.name == run.plan.baseline) {
-      progress.say(
-          fmt::format("{} is the baseline: there will be no ratios; name another one with "
-                      "--baseline",
-                      v.name));
-    }
-  }
-  const Cpus allowed = allowed_cpus();
-  run.environment = environment();  // before pinning: it records where the harness may run
-  const MachineProbe probe = probe_machine(allowed);
-  run.environment["probe"] = to_json(probe);
-  const Placement placement = [&] {
-    try {
-      return place(options.place, probe, allowed, options.plan.threads);
-    } catch (const std::invalid_argument& error) {
-      throw UsageError(error.what());
-    }
-  }();
+  run.environment = before.environment;
   run.placement = record_placement(options.place, placement);
-  progress.say(fmt::format("placement: {}: servers on CPU {}, client on CPU {} ({})",
-                           run.placement.used, cpu_list(placement.server),
-                           cpu_list(placement.client), placement.reason));
   const Pinned pinned(placement.client);
   const auto stamp = [&](RunRecord& record) {
     record.duration_s = std::chrono::duration<double>(Clock::now() - began).count();

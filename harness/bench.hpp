@@ -30,10 +30,21 @@ struct BenchOptions {
 // server. Throws UsageError for a backend that it does not know.
 std::vector<VariantRecord> resolve_variants(const Plan&, const std::string& program);
 
+// The machine that a run is about, and who gets which of its CPUs.
+struct Preflight {
+  nlohmann::json environment;  // with the probe
+  Placement placement;
+};
+// Takes well under a second. Throws UsageError if the wish cannot be met here.
+Preflight preflight(PlaceWish, unsigned server_threads);
+
 // Runs the plan. What a server does wrong is recorded in its row and the rest goes on. After
 // Load::interrupt() it stops in order and what there is comes back with partial = true.
 // `after_cell` sees the record as it grows, partial until the last cell is in.
 RunRecord run_bench(const BenchOptions&, Progress&,
+                    const std::function<void(const RunRecord&)>& after_cell);
+// The same after a preflight that serves several runs.
+RunRecord run_bench(const BenchOptions&, const Preflight&, Progress&,
                     const std::function<void(const RunRecord&)>& after_cell);
 
 }  // namespace echolab::harness

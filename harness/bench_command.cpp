@@ -45,14 +45,6 @@ unsigned small(const std::string& text, const char* what) {
   return static_cast<unsigned>(value);
 }
 
-Contender parse_server(const std::string& text) {
-  const std::size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
-    throw UsageError(fmt::format("--server '{}': expected NAME='COMMAND {{port}}'", text));
-  }
-  return {text.substr(0, equals), text.substr(equals + 1)};
-}
-
 Plan make_plan(const BenchArguments& typed) {
   Plan plan;
   plan.quick = typed.quick;
@@ -211,9 +203,7 @@ int run_bench(const BenchArguments& typed) {
     throw UsageError(error.what());
   }
   require_connections(cells);
-  options.place = typed.place == "same"    ? PlaceWish::same
-                  : typed.place == "split" ? PlaceWish::split
-                                           : PlaceWish::automatic;
+  options.place = parse_place(typed.place);
   options.seed = typed.seed.empty() ? std::random_device{}() : parse_seed(typed.seed, "--seed");
   options.command = own_command_line();
   options.program = sibling_program("echo-server");

@@ -67,6 +67,10 @@ void compare_plans(Comparison& out, const RunRecord& a, const RunRecord& b) {
          "slices of another length weigh their ends differently");
   differ(out, "plan: slices", number(a.plan.slices), number(b.plan.slices), false,
          "the run with fewer slices is noisier");
+  differ(out, "plan: blocks", number(a.plan.blocks), number(b.plan.blocks), false,
+         "the run with fewer blocks has wider intervals");
+  differ(out, "plan: warm-up slices", number(a.plan.warm_up), number(b.plan.warm_up), false,
+         "servers and connections are not equally warm");
   differ(out, "plan: baseline", a.plan.baseline, b.plan.baseline, false,
          "ratios within the runs refer to different servers");
   differ(out, "plan: quick", yes_no(a.plan.quick), yes_no(b.plan.quick), true,
@@ -161,13 +165,21 @@ struct Twin {
   ComparedRow* row;
 };
 
+const Pair& pair_of(const ComparedRow& row, const Metric& metric) {
+  if (metric.judgement == &Verdicts::cpu) return row.server_cpu_us_per_request;
+  if (metric.judgement == &Verdicts::throughput) return row.requests_per_s;
+  return row.p99_us;
+}
+
 // Judges one figure of all rows: they are one family, because any of them may fail the whole.
 void judge_all(const Metric& metric, const std::vector<Twin>& twins, const RunRecord& a,
                const RunRecord& b, std::optional<double> limit) {
   std::vector<Judgement*> family;
   for (const Twin& twin : twins) {
     if (twin.cell_a->shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
-    if (metric.percentile != nullptr && !twin.row->p99_us.ratio()) continue;
+    // What is not printed has no verdict either: percentiles of slices, say, mean little where the
+    // row is too small to have its own.
+    if (!pair_of(*twin.row, metric).ratio()) continue;
     const std::vector<double> in_a = block_values(*twin.a, metric);
     const std::vector<double> in_b = block_values(*twin.b, metric);
     const bool any = !in_a.empty() && !in_b.empty();
@@ -226,6 +238,16 @@ ComparedRow compare_row(const Result& a, const Result& b, const std::string& why
   }
   if (row.unfit.empty()) row.unfit = why_not;
   return row;
+}
+
+// What a reader of any comparison with this run must know first.
+void remark(Comparison& out, const char* name, const RunRecord& run) {
+  const auto say = [&](bool is, const char* what) {
+    if (is) out.remarks.push_back(fmt::format("{} {}", name, what));
+  };
+  say(run.partial, "is partial: it was interrupted");
+  say(run.cells.empty(), "is empty: it has no results");
+  say(run.plan.quick, "is a quick run: it has numbers, never a verdict");
 }
 
 // Why no row can be judged, whatever it is; empty if some can.
@@ -302,6 +324,12 @@ bool Comparison::regressed() const {
   return false;
 }
 
+std::size_t Comparison::rows() const {
+  std::size_t all = 0;
+  for (const ComparedCell& cell : cells) all += cell.rows.size();
+  return all;
+}
+
 std::size_t Comparison::judged() const {
   std::size_t rows = 0;
   for (const ComparedCell& cell : cells) {
@@ -325,6 +353,21 @@ std::size_t Comparison::decided() const {
   return rows;
 }
 
+std::vector<std::string> Comparison::may_be_worse() const {
+  std::vector<std::string> out;
+  for (const ComparedCell& cell : cells) {
+    for (const ComparedRow& row : cell.rows) {
+      for (const Metric& metric : verdict_metrics()) {
+        const std::optional<Judgement>& one = row.verdicts.*metric.judgement;
+        if (!one || one->verdict != Verdict::none) continue;
+        if (!harness::may_be_worse(*one, metric.better)) continue;
+        out.push_back(fmt::format("{}/{} {}", row.variant, cell.shape.name(), metric.title));
+      }
+    }
+  }
+  return out;
+}
+
 std::vector<std::string> Comparison::gaps() const {
   std::vector<std::string> out;
   if (judged() == 0) out.emplace_back("nothing was compared: no row is fit for it in both runs");
@@ -338,8 +381,8 @@ Comparison compare(const RunRecord& a, const RunRecord& b, std::optional<double>
   Comparison out;
   compare_circumstances(out, a, b);
   out.partial = a.partial || b.partial;
-  if (a.partial) out.remarks.emplace_back("A is partial: it was interrupted");
-  if (b.partial) out.remarks.emplace_back("B is partial: it was interrupted");
+  remark(out, "A", a);
+  remark(out, "B", b);
   compare_cells(out, a, b, limit);
   return out;
 }

@@ -42,15 +42,19 @@ struct Comparison {
   std::vector<Difference> differences;  // the machine's first, then doubtful ones, then notes
   bool partial = false;                 // A or B was interrupted
   bool other_machine = false;           // A and B do not come from the same kind of machine
-  std::vector<std::string> remarks;     // partial and quick runs
+  std::vector<std::string> remarks;     // partial, empty and quick runs
   std::vector<ComparedCell> cells;
   std::vector<std::string> only_a, only_b;  // "epoll/c64/s64/d1", "c1000/s64/d1"
   std::vector<std::string> failed_in_b;     // rows that A has and B failed to measure
 
   // A row got worse beyond the limit, or failed in B only.
   [[nodiscard]] bool regressed() const;
+  [[nodiscard]] std::size_t rows() const;     // that both have
+  [[nodiscard]] std::size_t judged() const;   // of these, that could have shown it
   [[nodiscard]] std::size_t decided() const;  // of these, with a verdict on CPU or throughput
-  [[nodiscard]] std::size_t judged() const;   // rows that could have shown it
+  // Figures of the rows judged that are not worse for sure, but may be by more than their delta:
+  // "epoll/c64/s64/d1 p99".
+  [[nodiscard]] std::vector<std::string> may_be_worse() const;
   // Why "no regression" would be said of less than A has: a run was interrupted, B lacks rows, no
   // row could be judged. Each is a line; none if all is there.
   [[nodiscard]] std::vector<std::string> gaps() const;

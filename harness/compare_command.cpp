@@ -8,6 +8,7 @@
 
 #include "harness/commands.hpp"
 #include "harness/compare.hpp"
+#include "harness/output.hpp"
 #include "harness/run_folder.hpp"
 #include "harness/units.hpp"
 
@@ -22,11 +23,19 @@ struct CompareArguments {
 };
 
 // "5%" or "5": percent, as a share.
-double parse_percent(std::string text) {
-  const std::string typed = text;
-  if (text.ends_with('%')) text.pop_back();
-  const double percent = parse_rate(text, "--fail-on");
-  if (percent > kMostPercent) throw UsageError(fmt::format("--fail-on '{}': too large", typed));
+double parse_percent(const std::string& typed) {
+  const std::string number = typed.substr(0, typed.size() - (typed.ends_with('%') ? 1 : 0));
+  const auto refuse = [&] {
+    return UsageError(fmt::format("--fail-on '{}': expected percent, such as 5%, at most {:.0f}%",
+                                  typed, kMostPercent));
+  };
+  double percent = 0;
+  try {
+    percent = parse_rate(number, "--fail-on");
+  } catch (const UsageError&) {
+    throw refuse();
+  }
+  if (percent > kMostPercent) throw refuse();
   return percent / 100;
 }
 
@@ -45,12 +54,13 @@ int run_compare(const CompareArguments& typed) {
   const RunRecord a = read(typed.a), b = read(typed.b);
   const Comparison comparison = compare(a, b, limit);
   if (typed.json) {
-    fmt::print("{}\n", to_json(comparison, typed.a, typed.b, limit)
-                           .dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    show(to_json(comparison, typed.a, typed.b, limit)
+             .dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
+         "\n");
   } else if (typed.markdown) {
-    fmt::print("{}", to_markdown(comparison, typed.a, typed.b, limit));
+    show(to_markdown(comparison, typed.a, typed.b, limit));
   } else {
-    fmt::print("{}", to_text(comparison, typed.a, typed.b, limit));
+    show(to_text(comparison, typed.a, typed.b, limit));
   }
   // What was not compared has not passed.
   const bool passed = !comparison.regressed() && comparison.gaps().empty();

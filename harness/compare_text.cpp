@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "harness/compare.hpp"
+#include "harness/result_record.hpp"
 #include "harness/table.hpp"
 #include "harness/verdicts.hpp"
 
@@ -20,8 +21,23 @@ std::string clipped(const std::string& text) {
   return fmt::format("{}...", std::string_view(text).substr(0, kLongestValue - 3));
 }
 
+// "A -> B". Of long values, such as the kernel's command line, from the first word that differs.
+std::string change_of(const Difference& d) {
+  std::string a = d.a, b = d.b;
+  if (std::max(a.size(), b.size()) > kLongestValue) {
+    const auto differs = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first;
+    const std::string same(a.begin(), differs);
+    const std::size_t end = same.find_last_of(" ,");
+    if (end != std::string::npos) {
+      a.replace(0, end + 1, "... ");
+      b.replace(0, end + 1, "... ");
+    }
+  }
+  return fmt::format("{} -> {}", clipped(a), clipped(b));
+}
+
 Json or_null(const std::optional<double>& value) {
-  return value ? Json(*value) : Json(nullptr);
+  return value ? Json(rounded(*value)) : Json(nullptr);
 }
 
 Json pair_json(const Pair& pair) {
@@ -53,22 +69,27 @@ std::string verdicts_of(const ComparedRow& row) {
 Json judgement_json(const std::optional<Judgement>& one) {
   if (!one) return nullptr;
   return {{"verdict", name_of(one->verdict)},
-          {"ratio", one->ratio},
+          {"ratio", rounded(one->ratio)},
           {"low", or_null(one->low)},
           {"high", or_null(one->high)},
-          {"delta", one->delta},
-          {"p_holm", one->p_holm},
+          {"delta", rounded(one->delta)},
+          {"p_holm", rounded(one->p_holm)},
           {"why", one->why}};
 }
 
+// The last lines say what the exit status says.
 std::string conclusion(const Comparison& c, double limit) {
   std::string out;
-  for (const std::string& gap : c.gaps()) out += fmt::format("INCOMPLETE: {}\n", gap);
-  return out +
-         fmt::format(
-             "{} beyond {:.4g} % in CPU per request, throughput or p99, of {} rows judged, {} "
-             "with a verdict.\n",
-             c.regressed() ? "REGRESSION" : "No regression", limit * 100, c.judged(), c.decided());
+  const std::vector<std::string> gaps = c.gaps(), open = c.may_be_worse();
+  for (const std::string& gap : gaps) out += fmt::format("INCOMPLETE: {}\n", gap);
+  if (!open.empty()) out += fmt::format("MAY BE WORSE by more: {}\n", fmt::join(open, ", "));
+  out += fmt::format(
+      "{} beyond {:.4g} % in CPU per request, throughput or p99. Of {} rows in both, {} could be "
+      "judged and {} have a verdict on CPU or throughput.\n",
+      c.regressed() ? "REGRESSION" : "No regression", limit * 100, c.rows(), c.judged(),
+      c.decided());
+  if (!c.regressed() && !gaps.empty()) out += "Not passed: the comparison is incomplete.\n";
+  return out;
 }
 
 }  // namespace
@@ -84,8 +105,8 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
   }
   if (c.differences.empty()) out += "Same circumstances in every field that is known to matter.\n";
   for (const Difference& d : c.differences) {
-    out += fmt::format("  {} {}: {} -> {}: {}\n", d.doubtful ? "DOUBTFUL" : "note    ", d.field,
-                       clipped(d.a), clipped(d.b), d.meaning);
+    out += fmt::format("  {} {}: {}: {}\n", d.doubtful ? "DOUBTFUL" : "note    ", d.field,
+                       change_of(d), d.meaning);
   }
   std::size_t width = std::string_view("variant").size();
   for (const ComparedCell& cell : c.cells) {
@@ -135,9 +156,8 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
   for (const std::string& remark : c.remarks) out += "- " + remark + "\n";
   if (c.other_machine) out += "- The machine differs: absolute numbers cannot be compared.\n";
   for (const Difference& d : c.differences) {
-    out += fmt::format("- {} {}: {} -> {}: {}\n", d.doubtful ? "**doubtful**" : "note",
-                       markdown_text(d.field), markdown_text(clipped(d.a)),
-                       markdown_text(clipped(d.b)), d.meaning);
+    out += fmt::format("- {} {}: {}: {}\n", d.doubtful ? "**doubtful**" : "note",
+                       markdown_text(d.field), markdown_text(change_of(d)), d.meaning);
   }
   for (const ComparedCell& cell : c.cells) {
     out += fmt::format("\n## {}\n\n", cell_title(cell.shape));
@@ -207,10 +227,11 @@ nlohmann::ordered_json to_json(const Comparison& c, const std::string& name_a,
           {"version", 2},
           {"a", name_a},
           {"b", name_b},
-          {"fail_on_percent", limit ? Json(*limit * 100) : Json(nullptr)},
+          {"fail_on_percent", limit ? Json(rounded(*limit * 100)) : Json(nullptr)},
           {"regressed", limit && c.regressed()},
           {"rows_judged", c.judged()},
           {"rows_decided", c.decided()},
+          {"may_be_worse", c.may_be_worse()},
           {"gaps", c.gaps()},
           {"other_machine", c.other_machine},
           {"remarks", c.remarks},

@@ -122,6 +122,14 @@ double warm_up_slices(const Plan& plan, const CellShape& shape) {
 
 }  // namespace
 
+Contender parse_server(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
+    throw UsageError(fmt::format("--server '{}': expected NAME='COMMAND {{port}}'", text));
+  }
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
 std::string Contender::spec() const {
   return again() ? name.substr(0, name.size() - std::string_view(kAgain).size()) : name;
 }

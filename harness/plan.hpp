@@ -26,6 +26,9 @@ struct Contender {
   [[nodiscard]] std::string spec() const;  // the name, without what marks the second copy
 };
 
+// "NAME=COMMAND {port}", as given with --server. Throws UsageError.
+Contender parse_server(const std::string&);
+
 // What is asked of a server in one cell of the matrix.
 struct CellShape {
   unsigned connections = 1;

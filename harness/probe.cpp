@@ -207,6 +207,11 @@ nlohmann::json to_json(const MachineProbe& probe) {
           {"steal_percent", probe.steal_percent}};
 }
 
+PlaceWish parse_place(const std::string& text) {
+  if (text == "same") return PlaceWish::same;
+  return text == "split" ? PlaceWish::split : PlaceWish::automatic;
+}
+
 Placement place(PlaceWish wish, const MachineProbe& probe, const Cpus& allowed,
                 unsigned server_cpus) {
   const std::size_t wanted = std::max(server_cpus, 1U);

@@ -42,6 +42,7 @@ struct Placement {
   std::string reason;  // one line
 };
 enum class PlaceWish { automatic, same, split };
+PlaceWish parse_place(const std::string&);  // "same", "split"; all else is left to us
 // The server gets the first `server_cpus` CPUs allowed (at least 1). `split`: the client gets the
 // next one, of another core where there is one. Throws std::invalid_argument, one line, when the
 // wish cannot be met.

@@ -35,12 +35,20 @@ Progress Progress::on_stderr() {
   return {terminal, terminal && (no_color == nullptr || *no_color == '\0')};
 }
 
+Progress Progress::silent() {
+  Progress progress(false, false);
+  progress.silent_ = true;
+  return progress;
+}
+
 void Progress::say(const std::string& line) {
+  if (silent_) return;
   clear();
   tell(line + "\n");
 }
 
 void Progress::step(const std::string& what, double done, double total) {
+  if (silent_) return;
   if (terminal_) return draw(what, done, total);
   tell(fmt::format("[{:3.0f} %{}] {}\n", std::floor(100 * done / total), remaining(done, total),
                    what));

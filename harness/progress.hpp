@@ -11,6 +11,7 @@ class Progress {
  public:
   // What stderr is, and what the environment (NO_COLOR, https://no-color.org) asks for.
   static Progress on_stderr();
+  static Progress silent();  // for who tells it in another way
   Progress(bool terminal, bool colour) : terminal_(terminal), colour_(colour) {}
   Progress(Progress&&) = default;
   Progress& operator=(Progress&&) = delete;
@@ -34,6 +35,7 @@ class Progress {
   using Clock = std::chrono::steady_clock;
   bool terminal_;
   bool colour_;
+  bool silent_ = false;
   bool drawn_ = false;
   Clock::time_point started_ = Clock::now();
   Clock::time_point last_drawn_{};

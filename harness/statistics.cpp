@@ -205,6 +205,11 @@ bool copies_differ(const Estimate& estimate, double delta) {
   return std::abs(estimate.center) > std::log1p(delta / 2);
 }
 
+bool may_be_worse(const Judgement& one, Better better) {
+  if (!one.low || !one.high) return true;
+  return better == Better::less ? *one.high > 1 + one.delta : *one.low < 1 - one.delta;
+}
+
 bool precise(std::span<const Judgement> judgements, double half_width) {
   return std::all_of(judgements.begin(), judgements.end(), [&](const Judgement& one) {
     return one.low && one.high && std::log(*one.high / *one.low) / 2 <= std::log1p(half_width);

@@ -104,6 +104,10 @@ Delta delta_with(double least, const std::optional<Interval>& copies);
 // off than half of delta. Closer, delta has room for it.
 bool copies_differ(const Estimate& of_logarithms, double delta);
 
+// Whether it may be worse by more than delta, for all that is known: its interval reaches there, or
+// there is none.
+bool may_be_worse(const Judgement&, Better);
+
 // Whether to stop: all intervals are at most so wide, half-width as a share. Says nothing about
 // where they lie; to stop when a difference shows would find differences everywhere.
 bool precise(std::span<const Judgement>, double half_width);

@@ -52,7 +52,7 @@ build() {
   cd - >/dev/null
 }
 
-# install_missing [--tests] [--patterns]: what scripts/setup does. On a distribution that it does not know, the build
+# install_missing [--tests] [--patterns] [--google]: what scripts/setup does. On a distribution that it does not know, the build
 # says what is missing.
 install_missing() {
   "$root/scripts/setup" "$@" >&2 || [ $? -eq 3 ]

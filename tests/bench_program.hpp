@@ -11,6 +11,7 @@
 
 #include "harness/process.hpp"
 #include "tests/catch.hpp"
+#include "tests/skip.hpp"
 
 namespace echolab::harness {
 
@@ -18,6 +19,14 @@ inline std::string program(const std::string& name) {
   const char* folder = std::getenv("ECHOLAB_BIN_DIR");
   REQUIRE(folder != nullptr);
   return std::string(folder) + "/" + name;
+}
+
+// Servers of tests are written in it. False: the test is to be skipped.
+inline bool python() {
+  if (run_program({"/usr/bin/env", "python3", "-c", ""}, std::chrono::seconds(20)).exit_status == 0)
+    return true;
+  echolab::test::skip("python3 is not installed");
+  return false;
 }
 
 // A server in the matrix by its command line: our own, as if it were somebody else's.
@@ -31,16 +40,15 @@ inline Output bench(std::vector<std::string> arguments) {
   return run_program(arguments, std::chrono::seconds(100));
 }
 
-// A matrix of one small cell, so that a test takes a second.
+// A matrix of one small cell, so that a test takes a second. Options of `more` replace its own.
 inline std::vector<std::string> small(const std::string& folder,
                                       std::vector<std::string> more = {}) {
   std::vector<std::string> out{"--connections", "2", "--sizes", "64",   "--depths", "1",
                                "--slices",      "5", "--slice", "2ms",  "--seed",   "1",
                                "--blocks",      "1", "--place", "same", "-o",       folder};
   for (const std::string& word : more) {
-    if (word == "--blocks")
-      out.erase(std::find(out.begin(), out.end(), word),
-                std::find(out.begin(), out.end(), word) + 2);
+    const auto own = std::find(out.begin(), out.end(), word);
+    if (word.starts_with("--") && own != out.end()) out.erase(own, own + 2);
   }
   out.insert(out.end(), more.begin(), more.end());
   return out;

@@ -14,18 +14,11 @@
 #include "tests/bench_program.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
-#include "tests/skip.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
 
 namespace {
-
-bool python() {
-  if (run_program({"/usr/bin/env", "python3", "-c", ""}, 20s).exit_status == 0) return true;
-  echolab::test::skip("python3 is not installed");
-  return false;
-}
 
 // Has slices that count, or none only because the machine that runs the tests is busy.
 bool measured(const Result& result) {

@@ -3,12 +3,12 @@
 #include "harness/compare.hpp"
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
 #include "tests/catch.hpp"
+#include "tests/compare_program.hpp"
 #include "tests/helpers.hpp"
 #include "tests/sample_run.hpp"
 
@@ -19,21 +19,6 @@ namespace {
 
 const std::string kA = "tests/data/run-a.json";
 const std::string kB = "tests/data/run-b.json";
-
-Output compare_program(std::vector<std::string> arguments) {
-  const char* folder = std::getenv("ECHOLAB_BIN_DIR");
-  REQUIRE(folder != nullptr);
-  arguments.insert(arguments.begin(), {std::string(folder) + "/harness", "compare"});
-  return run_program(arguments, 60s);
-}
-
-// What names a field among the differences; null if it does not differ.
-const Difference* find(const Comparison& comparison, const std::string& field) {
-  for (const Difference& d : comparison.differences) {
-    if (d.field == field) return &d;
-  }
-  return nullptr;
-}
 
 }  // namespace
 

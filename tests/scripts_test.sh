@@ -63,7 +63,7 @@ with_stand_ins() {
 
 # --- every script: help, and one line for what it does not know ---
 
-for script in setup bench test compare format aa; do
+for script in setup bench test compare format aa coordinated-omission; do
   operands=()
   if [ $script = compare ]; then operands=(a b); fi
   run scripts/$script --help
@@ -103,6 +103,11 @@ done
 os arch ""
 run with_stand_ins scripts/setup --print
 expect "setup --print, arch" 0 "pacman -S .*nlohmann-json .*liburing libuv" "$out"
+for family in "debian|libbenchmark-dev" "fedora|google-benchmark-devel" "arch|benchmark"; do
+  os "${family%|*}" ""
+  run with_stand_ins scripts/setup --print --google
+  expect "setup --print --google, $family" 0 " ${family#*|}\b" "$out"
+done
 os plan9 ""
 run with_stand_ins scripts/setup
 expect "setup, unknown distribution" 3 "unknown here; install: .*liburing" "$err"
@@ -184,6 +189,13 @@ expect "bench builds the release preset" 7 "^cmake --preset release$" "$calls"
 expect "bench builds what it runs" 7 "^cmake --build build/release --target harness echo-server raw-controls$" "$calls"
 run with_stand_ins "$copy/scripts/compare" "a b" c --fail-on 5%
 expect "compare passes arguments on" 7 -F "<compare><a b><c><--fail-on><5%>" "$out"
+run "$copy/scripts/google-benchmark" --help
+expect "google-benchmark --help" 0 "^Usage: scripts/google-benchmark" "$out"
+cp "$copy/build/release/harness" "$copy/build/release/echolab-benchmark"
+run with_stand_ins "$copy/scripts/google-benchmark" --benchmark_filter='a b'
+expect "google-benchmark passes arguments on" 7 -F "<$scratch><--benchmark_filter=a b>" "$out"
+expect "google-benchmark builds what it runs" 7 \
+  "^cmake --build build/release --target echolab-benchmark echo-server raw-controls$" "$calls"
 
 # shellcheck disable=SC2016
 stand_in ctest <<<'echo "100% tests passed"; exit 8'

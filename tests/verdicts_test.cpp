@@ -229,3 +229,12 @@ TEST_CASE("a run as Google Benchmark writes it", "[gbench]") {
   CHECK(benchmarks[7]["real_time"] == 2500.0);
   CHECK(benchmarks[7]["items_per_second"] == 400000.0);
 }
+
+// What Google's compare.py is tested with (gbench_test.py). B: 10 % more CPU in one row.
+TEST_CASE("stored exports are what is written today", "[gbench]") {
+  RunRecord run = sample_run();
+  CHECK(slurp("tests/data/gbench-a.json") == to_gbench(run).dump(1) + "\n");
+  for (SliceRow& slice : run.cells[0].results[1].slices)
+    slice.server_cpu_ns += slice.server_cpu_ns / 10;
+  CHECK(slurp("tests/data/gbench-b.json") == to_gbench(run).dump(1) + "\n");
+}
