@@ -158,8 +158,8 @@ expect "setup says what it cannot install" 1 "cannot install libfmt-dev" "$err"
 
 installed "${everything[@]:0:10}"
 run with_stand_ins scripts/setup
-expect "setup goes on without liburing" 0 "no liburing-dev: the backend that needs it is left out" "$err"
-expect "setup goes on without libuv" 0 "no libuv1-dev: the backend that needs it is left out" "$err"
+expect "setup goes on without liburing" 0 "no liburing-dev: what needs it is left out" "$err"
+expect "setup goes on without libuv" 0 "no libuv1-dev: what needs it is left out" "$err"
 [ "$(grep -c "apt-get update" "$calls")" -eq 1 ] || fail "setup fetches the lists for each package"
 
 installed "${everything[@]}"
@@ -196,6 +196,9 @@ run with_stand_ins "$copy/scripts/google-benchmark" --benchmark_filter='a b'
 expect "google-benchmark passes arguments on" 7 -F "<$scratch><--benchmark_filter=a b>" "$out"
 expect "google-benchmark builds what it runs" 7 \
   "^cmake --build build/release --target echolab-benchmark echo-server raw-controls$" "$calls"
+
+run with_stand_ins "$copy/scripts/report" "a b"
+expect "report passes arguments on" 7 -F "<report><a b>" "$out"
 
 # shellcheck disable=SC2016
 stand_in ctest <<<'echo "100% tests passed"; exit 8'

@@ -59,7 +59,12 @@ function logTicks(low, high) {
   const few = roundNumbers(low, high, [1]);
   if (few.length >= 4) return few;
   const some = roundNumbers(low, high);
-  return some.length >= 3 ? some : roundNumbers(low, high, [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]);
+  if (some.length >= 3) return some;
+  // Less than a decade: even steps, between five and ten of them.
+  const decade = 10 ** Math.floor(Math.log10((high - low) / 5));
+  const step = decade * [1, 2, 5, 10].find((digit) => (high - low) / (digit * decade) <= 10);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
 }
 const logRange = (u, low, high) => (low === null ? [1, 10] : [low / 1.06, high * 1.06]);
 
@@ -235,7 +240,7 @@ function strips(host, report, cell, metric, shown, look) {
       kept.length ? figure(Math.min(...kept)) : '-', kept.length ? figure(Math.max(...kept)) : '-'];
   })));
 }
-const compactOrFigure = (value) => (value >= 1000 ? compact(value) : String(Math.round(value * 1000) / 1000));
+const compactOrFigure = (value) => (value >= 1e5 ? compact(value) : String(Number(value.toPrecision(5))));
 const kLongestName = 18; // characters; foreign servers have names of any length
 const shortName = (name) => (name.length > kLongestName ? `${name.slice(0, kLongestName - 1)}\u2026` : name);
 const nameWidth = (rows) => 16 + 6.6 * Math.max(...rows.map(({ name }) => shortName(name).length));
