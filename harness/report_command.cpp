@@ -1,4 +1,4 @@
-// `harness report`: a stored run as a page.
+// `harness report`: a stored run as a page, and its headline as pictures.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -10,6 +10,7 @@
 #include "harness/report.hpp"
 #include "harness/run_folder.hpp"
 #include "harness/units.hpp"
+#include "harness/verdict_svg.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -30,8 +31,14 @@ int run_report(const ReportArguments& typed) {
   const fs::path given(typed.run);
   const fs::path folder = fs::is_directory(given) ? given : given.parent_path();
   const fs::path page = typed.output.empty() ? folder / "report.html" : fs::path(typed.output);
-  replace_file(page, report_html(run), false);
-  fmt::print("{}\n", page.string());
+  const fs::path beside = page.parent_path();
+  const auto write = [](const fs::path& path, const std::string& text) {
+    replace_file(path, text, false);
+    fmt::print("{}\n", path.string());
+  };
+  write(page, report_html(run));
+  write(beside / "verdicts-light.svg", verdict_svg(run, Theme::light));
+  write(beside / "verdicts-dark.svg", verdict_svg(run, Theme::dark));
   return kExitOk;
 }
 
@@ -40,10 +47,13 @@ int run_report(const ReportArguments& typed) {
 void add_report(CLI::App& app, Chosen& chosen) {
   const auto typed = std::make_shared<ReportArguments>();
   ReportArguments& t = *typed;
-  CLI::App* report = app.add_subcommand(
-      "report", "Write a run as one page for browsers (report.html), with all its figures.");
+  CLI::App* report = app.add_subcommand("report",
+                                        "Write a run as one page for browsers (report.html), and "
+                                        "its headline as pictures for a README "
+                                        "(verdicts-light.svg, verdicts-dark.svg).");
   report->add_option("RUN", t.run, "a run folder or its run.json")->required();
-  report->add_option("-o,--output", t.output, "the page (default: report.html beside run.json)");
+  report->add_option("-o,--output", t.output,
+                     "the page; the pictures go beside it (default: report.html beside run.json)");
   report->callback([typed, &chosen] { chosen = [typed] { return run_report(*typed); }; });
 }
 

@@ -250,7 +250,11 @@ TEST_CASE("harness report writes beside the run, or where it is told to", "[repo
   const Output first = report_program({folder.path()});
   INFO(first.err);
   CHECK(first.exit_status == 0);
-  CHECK(contains(first.out, folder.file("report.html") + "\n"));
+  CHECK(first.out == folder.file("report.html") + "\n" + folder.file("verdicts-light.svg") + "\n" +
+                         folder.file("verdicts-dark.svg") + "\n");
+  for (const char* name : {"verdicts-light.svg", "verdicts-dark.svg"}) {
+    CHECK(slurp(folder.file(name)).find("<svg") == 0);
+  }
   CHECK(slurp(folder.file("report.html")) == report_html(sample_run()));
   const Output other = report_program({folder.file("run.json"), "-o", folder.file("x.html")});
   CHECK(other.exit_status == 0);
