@@ -26,7 +26,7 @@ double shortened(double value) {
   return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
 }
 
-const Result* find(const CellRecord& cell, const std::string& variant) {
+const Result* measured(const CellRecord& cell, const std::string& variant) {
   for (const Result& result : cell.results) {
     if (result.variant == variant) return &result;
   }
@@ -90,7 +90,7 @@ Json slice_values(const std::vector<SliceRow>& slices, const SliceFigure& figure
   return {{"center", *center}, {"steps_per_e", figure.steps}, {"steps", std::move(steps)}};
 }
 
-Json slices_of(const Result& result) {
+Json slice_columns(const Result& result) {
   Json out{{"blocks", run_lengths(result.slices, [](const SliceRow& row) { return row.block; })},
            {"gates", run_lengths(result.slices, [](const SliceRow& row) { return row.gate; })}};
   for (const SliceFigure& figure : kSliceFigures) {
@@ -109,7 +109,7 @@ Json curve_of(const Histogram& latency) {
   }
 }
 
-Json verdict_of(const Judgement& one) {
+Json judgement_of(const Judgement& one) {
   Json out{{"verdict", name_of(one.verdict)},
            {"ratio", shortened(one.ratio)},
            {"blocks", one.blocks},
@@ -137,7 +137,7 @@ Json comparisons_of(const Result& result, const CellRecord& cell) {
     Json& one = out[metric.name];
     one = {{"ratio", shortened(*own)}, {"to_best", shortened(*own / best)}};
     const std::optional<Judgement>& judgement = result.verdicts.*metric.judgement;
-    if (judgement) one.update(verdict_of(*judgement));
+    if (judgement) one.update(judgement_of(*judgement));
   }
   return out;
 }
@@ -168,7 +168,7 @@ Json result_of(const RunRecord& run, const CellRecord& cell, const Result& resul
            {"explanation", explain(run, cell, result)},
            {"gates", gates_of(result)},
            {"curve", curve_of(result.latency)},
-           {"slices", slices_of(result)}};
+           {"slices", slice_columns(result)}};
   if (!result.error.empty()) out["error"] = result.error;
   if (!result.no_verdict.empty()) out["no_verdict"] = result.no_verdict;
   if (result.raw) out["raw_curve"] = curve_of(*result.raw);
@@ -182,7 +182,7 @@ Json seam_of(const CellRecord& cell) {
   Json out = Json::array();
   const Metric& cpu = verdict_metrics().front();
   for (const auto& [backend, control] : kControls) {
-    const Result *with = find(cell, backend), *without = find(cell, control);
+    const Result *with = measured(cell, backend), *without = measured(cell, control);
     if (with == nullptr || without == nullptr) continue;
     const std::vector<double> blocks = block_ratios(*with, *without, cpu);
     if (blocks.empty()) continue;

@@ -52,7 +52,7 @@ function ratioCell(report, metric, result, name) {
 // Every cell against the baseline, for one metric.
 function overview(report, metric, selected, select) {
   const variants = columns(report);
-  const caption = `${metric.title}: ratio to ${report.baseline}, with its 95 % interval`;
+  const caption = `${metric.title}: ratio to ${report.baseline}${report.has_verdicts ? ', with its 95 % interval' : ''}`;
   return scrolling(caption, element('table', { class: 'overview' },
     element('caption', {}, caption, metric.less_is_better ? '; less is better' : '; more is better'),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, 'cell'),
