@@ -189,8 +189,8 @@ while True:
 TEST_CASE("an open loop beyond what the generator can do has no verdict", "[bench][gates]") {
   const TemporaryFolder folder;
   // A million requests a second by one CPU for both: nobody can. What is due in a slice fits into
-  // what may be in flight, so that all are sent, too late. Where others take the CPU as well, not
-  // the client's time shows it but the backlog.
+  // what may be in flight, so that all are sent, too late. Where the tests beside this one take
+  // most of the CPU, it is the backlog or they that are seen.
   std::vector<std::string> more{"--backends", "epoll,epoll:lt", "--connections",
                                 "64",         "--rates",        "1M"};
   more.insert(more.end(), kBlocks.begin(), kBlocks.end());
@@ -201,7 +201,7 @@ TEST_CASE("an open loop beyond what the generator can do has no verdict", "[benc
     INFO(result.variant << ": " << result.no_verdict);
     CHECK(result.error.empty());
     const bool client = failed(result, "dropped") && dropped(result, "client") > 0;
-    CHECK((client || failed(result, "keeps_up")));
+    CHECK((client || failed(result, "keeps_up") || failed(result, "others")));
     CHECK_FALSE(result.no_verdict.empty());
     CHECK_FALSE(has_verdict(result));
     CHECK(contains(output.out, result.variant + ": no verdict possible: "));
