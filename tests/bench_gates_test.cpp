@@ -64,7 +64,7 @@ Output bench_beside(const TemporaryFolder& folder, const std::string& stand_in,
                     const std::string& backends) {
   fs::copy_file(program("harness"), folder.file("harness"));
   write_program(folder.file("echo-server"), stand_in);
-  std::vector<std::string> arguments = small(folder.file("run"), kBlocks);
+  std::vector<std::string> arguments = small(folder.file("run"));
   arguments.insert(arguments.begin(), {"/usr/bin/env", "REAL=" + program("echo-server"),
                                        folder.file("harness"), "bench", "--backends", backends});
   return run_program(arguments, 100s);
@@ -91,7 +91,6 @@ TEST_CASE("epoll under another name is found by what it says", "[bench][gates]")
     INFO(variant.name);
     const Result& impostor = row(run, variant.name);
     CHECK(impostor.error == variant.name + ": wrong label: the server says that it runs 'epoll'");
-    CHECK_FALSE(has_verdict(impostor));
     CHECK(contains(output.out, "FAILED: " + impostor.error));
   }
 }
@@ -129,11 +128,9 @@ while True: loop.poll()
   CHECK(row(run, "epoll").error.empty());
   CHECK(row(run, "threads").error ==
         "threads: wrong label: the server has unexpected epoll descriptors open");
-  CHECK_FALSE(has_verdict(row(run, "threads")));
   if (!run.variants.at(2).unavailable.empty()) return;  // no io_uring here
   CHECK(row(run, "io_uring").error ==
         "io_uring: wrong label: the server has no io_uring descriptors open");
-  CHECK_FALSE(has_verdict(row(run, "io_uring")));
 }
 
 // ---- servers ------------------------------------------------------------------------------------
@@ -192,8 +189,8 @@ while True:
 TEST_CASE("an open loop beyond what the generator can do has no verdict", "[bench][gates]") {
   const TemporaryFolder folder;
   // A million requests a second by one CPU for both: nobody can. What is due in a slice fits into
-  // what may be in flight, so that all are sent, too late. Where others take the CPU as well, not
-  // the client's time shows it but the backlog.
+  // what may be in flight, so that all are sent, too late. Where the tests beside this one take
+  // most of the CPU, it is the backlog or they that are seen.
   std::vector<std::string> more{"--backends", "epoll,epoll:lt", "--connections",
                                 "64",         "--rates",        "1M"};
   more.insert(more.end(), kBlocks.begin(), kBlocks.end());
@@ -204,7 +201,7 @@ TEST_CASE("an open loop beyond what the generator can do has no verdict", "[benc
     INFO(result.variant << ": " << result.no_verdict);
     CHECK(result.error.empty());
     const bool client = failed(result, "dropped") && dropped(result, "client") > 0;
-    CHECK((client || failed(result, "keeps_up")));
+    CHECK((client || failed(result, "keeps_up") || failed(result, "others")));
     CHECK_FALSE(result.no_verdict.empty());
     CHECK_FALSE(has_verdict(result));
     CHECK(contains(output.out, result.variant + ": no verdict possible: "));
@@ -233,8 +230,8 @@ with open(sys.argv[1], "r+") as file:
       "cat /proc/stat > '{0}/stat'; [ $(id -u) = 0 ] || USERNS=-r; "
       "{1} true || exit 77; "
       "python3 '{0}/stat.py' '{0}/stat' & writer=$!; "
-      "{1} '{2}' bench --backends epoll,epoll:lt --connections 2 --sizes 64 --depths 1 "
-      "--slices 49 --blocks 7 --place same --seed 1 -o '{0}/run'; "
+      "{1} '{2}' bench --backends epoll --connections 2 --sizes 64 --depths 1 "
+      "--slices 35 --blocks 7 --place same --seed 1 -o '{0}/run'; "
       "status=$?; kill $writer; exit $status",
       folder.path(), in_namespace, program("harness"));
   const Output output = run_program({"/bin/sh", "-c", command}, 100s);

@@ -56,7 +56,7 @@ bool same_counts(const Histogram& a, const Histogram& b) {
 TEST_CASE("two stored runs merged give the histograms of one", "[histogram][record]") {
   const std::uint64_t seed = std::random_device{}();
   std::mt19937_64 rng(seed);
-  for (int round = 0; round < 8; ++round) {
+  for (int round = 0; round < 5; ++round) {
     CAPTURE(seed, round);
     std::vector<std::vector<std::uint64_t>> first(1 + rng() % 4), second(1 + rng() % 4);
     for (auto* part : {&first, &second}) {

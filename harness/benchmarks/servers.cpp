@@ -171,14 +171,16 @@ void Servers::measure(benchmark::State& state, const std::vector<Variant>& varia
     }
   }
   const Result& result = results.back();
+  if (results.size() > 1) {
+    const double raw = *results.front().summary.server_cpu_us_per_request * kNsPerUs;
+    const std::optional<double> ratio = result.summary.ratio_cpu;  // paired within rounds
+    if (!ratio) return fail(state, "no slice counts of both servers in one round");
+    state.counters["raw_cpu_ns"] = raw;
+    state.counters["seam_ratio"] = *ratio;
+    state.counters["seam_ns"] = raw * (*ratio - 1);
+  }
   report(state, result);
   ++measured_;
-  if (results.size() < 2) return;
-  const std::optional<double> raw = results.front().summary.server_cpu_us_per_request;
-  const std::optional<double> ratio = result.summary.ratio_cpu;  // paired within rounds
-  count(state, "raw_cpu_ns", raw, kNsPerUs);
-  count(state, "seam_ratio", ratio);
-  if (raw && ratio) count(state, "seam_ns", *raw * (*ratio - 1), kNsPerUs);
 } catch (const std::exception& error) {
   fail(state, error.what());
 }
