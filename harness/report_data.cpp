@@ -319,6 +319,7 @@ Json report_data(const RunRecord& run) {
           {"digits", kDigits},
           {"variants", std::move(variants)},
           {"cells", std::move(cells)},
+          {"sweeps", Json::array()},
           {"environment", run.environment},
           {"sources", report_sources(nullptr)}};
 }

@@ -122,41 +122,45 @@ function rateCells(report, cell) {
     .sort((a, b) => a.rate_per_s - b.rate_per_s);
 }
 
+// In percent, as sweeps name them.
+const kPercentiles = { 50: ['p50', 'p50_us'], 90: ['p90', 'p90_us'], 99: ['p99', 'p99_us'], 99.9: ['p99.9', 'p999_us'] };
+
 function throughputLatency(host, report, cell, shown, look) {
   const cells = rateCells(report, cell);
-  const sweep = (report.sweeps ?? []).find((one) => one.connections === cell.connections && one.size_bytes === cell.size_bytes);
+  const sweep = report.sweeps.find((one) => one.connections === cell.connections && one.size_bytes === cell.size_bytes);
+  const [title, field] = kPercentiles[sweep?.percentile ?? 99];
   const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
-  const lines = names.flatMap((name) => ['p99_us', 'raw_p99_us'].map((which) => ({
+  const lines = names.flatMap((name) => [field, `raw_${field}`].map((which) => ({
     name, which, look: look.get(name),
     points: cells.map((one) => resultOf(one, name)?.figures).filter((own) => own?.requests_per_s && own[which])
       .map((own) => [own.requests_per_s, own[which]]).sort((a, b) => a[0] - b[0]),
   }))).filter(({ points }) => points.length > 0);
   if (lines.length === 0) {
-    host.append(note('No p99 to show here.'));
+    host.append(note(`No ${title} to show here.`));
     return;
   }
-  const limit = sweep && sweep.percentile === 0.99 ? sweep.limit_ns / 1e3 : null;
+  const limit = sweep ? sweep.limit_ns / 1e3 : null;
   const highest = new Map((sweep?.results ?? []).map((one) => [one.variant, one.highest_rate_per_s]));
-  chart(host, `p99 latency over achieved requests per second; the table below has the figures`, 300, {
+  chart(host, `${title} latency over achieved requests per second; the table below has the figures`, 300, {
     scales: {
       x: { time: false, range: (u, low, high) => [0, high * 1.04] },
       y: { distr: 3, range: (u, low, high) => logRange(u, limit ? Math.min(low, limit) : low, limit ? Math.max(high, limit) : high) },
     },
     axes: [
       axis('requests/s achieved', { values: (u, splits) => splits.map(compact) }),
-      axis('p99', { size: 64, splits: (u, i, low, high) => logTicks(low, high), values: (u, splits) => splits.map(duration) }),
+      axis(title, { size: 64, splits: (u, i, low, high) => logTicks(low, high), values: (u, splits) => splits.map(duration) }),
     ],
     series: [{}, ...lines.map(({ look: own, which }) => ({
-      stroke: () => colour(own.hue), spanGaps: true, width: which === 'p99_us' ? kLineWidth : 1, dash: which === 'p99_us' ? own.dash : [1, 2],
-      points: { show: which === 'p99_us', size: kPointSize, fill: () => colour(own.hue) },
+      stroke: () => colour(own.hue), spanGaps: true, width: which === field ? kLineWidth : 1, dash: which === field ? own.dash : [1, 2],
+      points: { show: which === field, size: kPointSize, fill: () => colour(own.hue) },
     }))],
     cursor: { y: false, drag: { x: false, y: false } },
     hooks: { draw: [(u) => drawLimits(u, limit, names.map((name) => [look.get(name), highest.get(name)]))] },
   }, uPlot.join(lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)])));
-  host.append(note('Dotted: p99 counted from the actual send. ',
+  host.append(note(`Dotted: ${title} counted from the actual send. `,
     limit ? `The horizontal line is the limit, ${duration(limit)}; an upright line the highest rate at which a variant still met it.` : ''));
-  host.append(asTable('p99 by offered rate, \u00b5s', ['variant', ...cells.map((one) => `${compact(one.rate_per_s)}/s`), ...(sweep ? ['highest rate within the limit'] : [])],
-    names.map((name) => [name, ...cells.map((one) => figure(resultOf(one, name)?.figures.p99_us)),
+  host.append(asTable(`${title} by offered rate, \u00b5s`, ['variant', ...cells.map((one) => `${compact(one.rate_per_s)}/s`), ...(sweep ? ['highest rate within the limit'] : [])],
+    names.map((name) => [name, ...cells.map((one) => figure(resultOf(one, name)?.figures[field])),
       ...(sweep ? [highest.get(name) ? `${compact(highest.get(name))}/s` : '-'] : [])])));
 }
 function drawLimits(u, limit, rates) {
