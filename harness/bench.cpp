@@ -13,7 +13,6 @@
 #include "harness/cpu_ticks.hpp"
 #include "harness/environment.hpp"
 #include "harness/gates.hpp"
-#include "harness/json_reader.hpp"
 #include "harness/load.hpp"
 #include "harness/process.hpp"
 #include "harness/summary.hpp"
@@ -361,43 +360,6 @@ class Runner {
 };
 
 }  // namespace
-
-std::vector<VariantRecord> resolve_variants(const Plan& plan, const std::string& program) {
-  std::vector<VariantRecord> variants;
-  const bool any_own = std::any_of(plan.contenders.begin(), plan.contenders.end(),
-                                   [](const Contender& c) { return !c.foreign(); });
-  std::vector<std::pair<std::string, std::string>> known;  // name and why it is unavailable
-  if (any_own) {
-    try {
-      const nlohmann::json document = catalogue(program);
-      for (const JsonReader& v : JsonReader(document)["variants"].items()) {
-        known.emplace_back(v["name"].text(), v["unavailable"].text());
-      }
-    } catch (const JsonError& error) {
-      throw std::runtime_error(fmt::format("{} --list --json: {}", program, error.what()));
-    }
-  }
-  for (const Contender& contender : plan.contenders) {
-    VariantRecord variant{contender.name, contender.command, "", {}};
-    if (!contender.foreign()) {
-      const auto found = std::find_if(known.begin(), known.end(), [&](const auto& entry) {
-        const std::string& name = entry.first;  // "threads:pool=N" stands for any number
-        const bool takes_value = name.ends_with("=N");
-        return takes_value ? contender.spec().starts_with(name.substr(0, name.size() - 1))
-                           : contender.spec() == name;
-      });
-      if (found == known.end()) {
-        std::vector<std::string> names;
-        for (const auto& entry : known) names.push_back(entry.first);
-        throw UsageError(fmt::format("unknown backend '{}'; known are {}", contender.name,
-                                     fmt::join(names, ", ")));
-      }
-      variant.unavailable = found->second;
-    }
-    variants.push_back(std::move(variant));
-  }
-  return variants;
-}
 
 RunRecord run_bench(const BenchOptions& options, Progress& progress,
                     const std::function<void(const RunRecord&)>& after_cell) {

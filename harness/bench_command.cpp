@@ -11,6 +11,7 @@
 #include "harness/bench.hpp"
 #include "harness/client_socket.hpp"
 #include "harness/commands.hpp"
+#include "harness/controls.hpp"
 #include "harness/files.hpp"
 #include "harness/gbench.hpp"
 #include "harness/output.hpp"
@@ -84,6 +85,10 @@ Plan make_plan(const BenchArguments& typed) {
   std::vector<std::string> backends = typed.backends.empty() ? default_backends() : typed.backends;
   if (backends == std::vector<std::string>{"none"}) backends.clear();
   for (const std::string& name : backends) plan.contenders.push_back({name, ""});
+  plan.few_controls = typed.backends.empty();
+  if (plan.few_controls) {
+    for (const Control& control : controls()) plan.contenders.push_back({control.name, ""});
+  }
   for (const std::string& text : typed.servers) plan.contenders.push_back(parse_server(text));
 
   const bool has_default = std::any_of(plan.contenders.begin(), plan.contenders.end(),
@@ -94,10 +99,13 @@ Plan make_plan(const BenchArguments& typed) {
     plan.baseline = plan.contenders.front().name;
   }
   // As many blocks as a verdict needs among all these comparisons, and no fewer than the default.
+  const auto rivals =
+      std::count_if(plan.contenders.begin(), plan.contenders.end(),
+                    [&](const Contender& c) { return c.name != plan.baseline && !c.control(); });
   if (typed.quick) {
     plan.blocks = 1;
-  } else if (plan.contenders.size() > 1) {
-    const std::size_t needed = blocks_needed(plan.contenders.size() - 1);
+  } else if (rivals > 0) {
+    const std::size_t needed = blocks_needed(static_cast<std::size_t>(rivals));
     plan.blocks = std::max(plan.blocks, static_cast<unsigned>(needed));
   }
   plan.most_blocks = plan.blocks > 1 ? std::min(plan.blocks * kMoreBlocks, kMaxBlocks) : 1;
@@ -256,7 +264,8 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       "bench", "Measure a matrix of servers, interleaved, and compare them with a baseline.");
   bench
       ->add_option("--backends", t.backends,
-                   fmt::format("backends, separated by commas, or none [{}]",
+                   fmt::format("backends and raw controls, separated by commas, or none [{}, and "
+                               "raw-epoll,raw-io_uring at 64 B, depth 1]",
                                fmt::join(default_backends(), ",")))
       ->delimiter(',');
   bench->add_option("--server", t.servers,

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "harness/controls.hpp"
 #include "harness/units.hpp"
 
 namespace echolab::harness {
@@ -110,10 +111,24 @@ void check(const Plan& plan) {
   }
 }
 
+// Controls: where the seam shows most. One small request at a time makes the most of every layer.
+bool seam_shows(const CellShape& shape) {
+  constexpr std::size_t kSmall = 64;  // bytes
+  return shape.size == kSmall && shape.depth == 1 && shape.rate == 0 && shape.share == 0;
+}
+
 }  // namespace
 
 std::string Contender::spec() const {
   return again() ? name.substr(0, name.size() - std::string_view(kAgain).size()) : name;
+}
+
+bool Contender::control() const {
+  return !foreign() && control_named(spec()) != nullptr;
+}
+
+bool Contender::counts() const {
+  return !foreign() && !control();
 }
 
 unsigned Plan::slices_per_block() const {
@@ -215,6 +230,7 @@ std::vector<Cell> Plan::expand() const {
     Cell cell{shape, {}};
     bool any = false;
     for (std::size_t i = 0; i < contenders.size(); ++i) {
+      if (few_controls && contenders[i].control() && !seam_shows(shape)) continue;
       const bool matches =
           !contenders[i].again() &&
           std::regex_search(contenders[i].name + "/" + cell.shape.name(), expression);

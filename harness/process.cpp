@@ -312,6 +312,15 @@ Server Server::start_foreign(const std::string& name, const std::string& command
   return Server(std::move(impl));
 }
 
+Server Server::start_control(const std::string& name, const std::string& program,
+                             const StartOptions& options) {
+  auto impl = std::make_unique<Impl>(name, false);
+  impl->port = free_port();
+  impl->start({program, std::to_string(impl->port)}, options.cpus);
+  impl->await_listening(options);
+  return Server(std::move(impl));
+}
+
 const std::string& Server::name() const {
   return impl_->name;
 }

@@ -78,6 +78,10 @@ class Server {
   // The command's stdout is discarded.
   static Server start_foreign(const std::string& name, const std::string& command,
                               const StartOptions&);
+  // A raw control (controls.hpp): `program PORT`, with a free port. As start_foreign, without a
+  // shell.
+  static Server start_control(const std::string& name, const std::string& program,
+                              const StartOptions&);
   Server(Server&&) noexcept;
   Server& operator=(Server&&) noexcept;
   ~Server();  // as stop(), with a short grace period

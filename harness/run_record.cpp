@@ -95,6 +95,35 @@ VariantRecord read_variant(const JsonReader& in) {
   return variant;
 }
 
+Json seam_number(const std::optional<double>& value) {
+  return value ? Json(rounded(*value)) : Json(nullptr);
+}
+
+Json write_seams(const std::vector<Seam>& seams) {
+  Json out = Json::array();
+  for (const Seam& seam : seams) {
+    out.push_back({{"backend", seam.backend},
+                   {"control", seam.control},
+                   {"blocks", seam.blocks},
+                   {"ratio", seam_number(seam.ratio)},
+                   {"low", seam_number(seam.low)},
+                   {"high", seam_number(seam.high)},
+                   {"why", seam.why}});
+  }
+  return out;
+}
+
+std::vector<Seam> read_seams(const JsonReader& in) {
+  std::vector<Seam> seams;
+  for (const JsonReader& seam : in.items()) {
+    seams.push_back({seam["backend"].text(), seam["control"].text(),
+                     seam["blocks"].whole(kMaxBlocks), seam["ratio"].number_or_null(),
+                     seam["low"].number_or_null(), seam["high"].number_or_null(),
+                     seam["why"].text()});
+  }
+  return seams;
+}
+
 CellRecord read_cell(const JsonReader& in, std::uint64_t version) {
   CellRecord cell;
   cell.shape.connections = static_cast<unsigned>(in["connections"].whole(kMaxConnections));
@@ -104,6 +133,7 @@ CellRecord read_cell(const JsonReader& in, std::uint64_t version) {
   for (const JsonReader& r : in["results"].items()) {
     cell.results.push_back(read_result(r, cell.shape.rate > 0, version));
   }
+  if (in.has("seams")) cell.seams = read_seams(in["seams"]);
   refuse_twins(in["results"], cell.results, [](const Result& r) { return r.variant; });
   return cell;
 }
@@ -169,6 +199,7 @@ nlohmann::ordered_json to_json(const RunRecord& run) {
                      {"size_bytes", cell.shape.size},
                      {"depth", cell.shape.depth},
                      {"rate_per_s", cell.shape.rate},
+                     {"seams", write_seams(cell.seams)},
                      {"results", std::move(results)}});
   }
   return {{"schema", kRunSchema},

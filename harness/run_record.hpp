@@ -133,9 +133,18 @@ struct Result {
   std::optional<Histogram> raw;  // open loop: from the actual send time
 };
 
+// What the seam costs: a backend's CPU per request, as a ratio to its raw control (seam.hpp).
+struct Seam {
+  std::string backend, control;
+  std::size_t blocks = 0;
+  std::optional<double> ratio, low, high;  // the interval at kCoverage
+  std::string why;                         // the ratio is not known; empty if it is
+};
+
 struct CellRecord {
   CellShape shape;
   std::vector<Result> results;
+  std::vector<Seam> seams;  // of every control whose backend is here too
 };
 
 struct FeatureRecord {
@@ -146,7 +155,7 @@ struct FeatureRecord {
 
 struct VariantRecord {
   std::string name;
-  std::string command;      // foreign servers: as given with --server; empty for our own
+  std::string command;      // foreign servers: as given with --server; empty for ours, controls too
   std::string unavailable;  // why it did not run here; empty if it did
   std::vector<FeatureRecord> features;  // what the server reports: asked and granted
 };

@@ -8,6 +8,7 @@
 
 #include "harness/gates.hpp"
 #include "harness/ratio.hpp"
+#include "harness/seam.hpp"
 #include "harness/verdicts.hpp"
 
 namespace echolab::harness {
@@ -192,6 +193,7 @@ void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placem
     judge_result(result, cell.shape, plan, with, steal);
     if (result.variant == plan.baseline) baseline = &result;
   }
+  cell.seams = seams_of(cell, plan);
   if (baseline == nullptr) return;
   for (Result& result : cell.results) summarise_ratios(result, *baseline);
   judge_cell(cell, plan);

@@ -8,6 +8,7 @@
 
 #include "harness/client_socket.hpp"
 #include "harness/process.hpp"
+#include "harness/seam.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
 
@@ -226,6 +227,7 @@ std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
     notes.push_back(fmt::format("{} rounds dropped and repeated: the hypervisor took the CPU away",
                                 stolen_rounds));
   }
+  if (const std::string note = seam_line(cell); !note.empty()) notes.push_back(note);
   if (const std::string note = no_ratios(cell, plan); !note.empty()) notes.push_back(note);
   if (const std::string note = short_slices(cell, plan); !note.empty()) notes.push_back(note);
   return notes;

@@ -47,7 +47,8 @@ void collect(const json& value, const Pointer& at, std::vector<Pointer>& out) {
 bool added(const Pointer& where) {
   static const std::set<std::string> kAdded{
       "memory",       "tcp_kib_per_connection",   "idle_ticks",
-      "run_delay_ns", "run_delay_us_per_request", "others_share"};
+      "run_delay_ns", "run_delay_us_per_request", "others_share",
+      "seams"};
   return kAdded.count(where.back()) == 1;
 }
 
