@@ -56,7 +56,11 @@ void check(const Plan& plan) {
   check_list(plan.connections, "connections", 1, kMaxConnections);
   check_list(plan.sizes, "sizes", 1, kMaxSize);
   check_list(plan.depths, "depths", 1, kMaxDepth);
-  if (plan.shares.empty()) {
+  if (plan.sweep) {
+    if (!plan.rates.empty() || !plan.shares.empty()) {
+      throw std::invalid_argument("rates: a sweep chooses its own");
+    }
+  } else if (plan.shares.empty()) {
     check_list(plan.rates, "rates", 0, kMaxRate);
   } else {
     check_list(plan.shares, "shares of the lowest peak", kLeastShare, 1);
@@ -199,6 +203,12 @@ std::vector<CellShape> Plan::shapes() const {
       for (const unsigned depth : rate > 0 ? std::vector<unsigned>{kOpenLoopDepth} : depths) {
         out.push_back({count, size, depth, rate, 0});
       }
+    });
+  }
+  // One for each sweep, in place of its steps; as a share, because peaks are measured for it.
+  if (sweep) {
+    each([&](unsigned count, std::size_t size) {
+      out.push_back({count, size, kOpenLoopDepth, 0, 1});
     });
   }
   for (const double share : shares) {

@@ -67,6 +67,13 @@ struct Peak {
 // The name of the trivial responder, whose peak is the generator's ceiling.
 inline constexpr const char* kGenerator = "generator";
 
+// What a sweep looks for (sweep.hpp): the highest rate at which a percentile of the latency is
+// below a limit.
+struct SweepGoal {
+  double percentile = 99;  // 50, 90, 99 or 99.9
+  std::chrono::nanoseconds limit{};
+};
+
 struct Plan {
   std::vector<Contender> contenders;
   std::string baseline = "epoll";
@@ -87,6 +94,7 @@ struct Plan {
   unsigned threads = 1;            // loops per server, where the model has loops
   std::string filter;              // regular expression on "variant/c64/s64/d1"; empty takes all
   bool quick = false;              // numbers, never a verdict
+  std::optional<SweepGoal> sweep;  // its rates are found as it goes; rates and shares are empty
   bool few_controls = false;       // nobody asked for them: only where the seam shows most
 
   [[nodiscard]] unsigned slices_per_block() const;  // rounded up

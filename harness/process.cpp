@@ -276,6 +276,14 @@ struct Server::Impl {
   }
 };
 
+Pinned::~Pinned() {
+  try {
+    pin_this_thread(before_);
+  } catch (const std::system_error&) {
+    // Those CPUs are gone; the thread runs where it can.
+  }
+}
+
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 }
 Server::Server(Server&&) noexcept = default;

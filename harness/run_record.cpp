@@ -6,6 +6,7 @@
 
 #include "harness/json_reader.hpp"
 #include "harness/result_record.hpp"
+#include "harness/sweep_record.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -44,7 +45,8 @@ Json write_plan(const Plan& plan) {
           {"cap_ns", plan.cap.count()},
           {"threads", plan.threads},
           {"filter", plan.filter},
-          {"quick", plan.quick}};
+          {"quick", plan.quick},
+          {"sweep", write_goal(plan.sweep)}};
 }
 
 template <class T>
@@ -83,6 +85,7 @@ Plan read_plan(const JsonReader& in, std::uint64_t version) {
   plan.threads = static_cast<unsigned>(in["threads"].whole(UINT32_MAX));
   plan.filter = in["filter"].text();
   plan.quick = in["quick"].flag();
+  if (in.has("sweep")) plan.sweep = read_goal(in["sweep"]);
   return plan;
 }
 
@@ -220,7 +223,8 @@ nlohmann::ordered_json to_json(const RunRecord& run) {
           {"steal",
            {{"tick_ns", run.steal.tick_ns}, {"median_share", rounded(run.steal.median_share)}}},
           {"variants", std::move(variants)},
-          {"cells", std::move(cells)}};
+          {"cells", std::move(cells)},
+          {"sweeps", write_sweeps(run.sweeps)}};
 }
 
 std::string to_text(const RunRecord& run) {
@@ -258,6 +262,7 @@ RunRecord run_from_json(const nlohmann::json& document) try {
   run.steal = {in["steal"]["tick_ns"].whole(), in["steal"]["median_share"].number()};
   for (const JsonReader& v : in["variants"].items()) run.variants.push_back(read_variant(v));
   for (const JsonReader& c : in["cells"].items()) run.cells.push_back(read_cell(c, version));
+  if (in.has("sweeps")) run.sweeps = read_sweeps(in["sweeps"]);
   refuse_twins(in["variants"], run.variants, [](const VariantRecord& v) { return v.name; });
   refuse_twins(in["cells"], run.cells, [](const CellRecord& c) { return c.shape.name(); });
   for (Contender& contender : run.plan.contenders) {

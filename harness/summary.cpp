@@ -66,16 +66,6 @@ double certain_backlog(const Rows& rows, double slice) {
   return std::clamp(2 * (excess - kCertain * error), 0.0, late);
 }
 
-// The share of the offered requests that the server keeps up with: of what was due, what was
-// answered at all (the rest was skipped), and of the time, what was planned for it.
-std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
-  const auto slice = static_cast<double>(plan.slice.count());
-  const std::optional<double> answered =
-      ratio(sum(rows, &SliceRow::requests), sum(rows, &SliceRow::due));
-  if (!answered) return std::nullopt;
-  return *answered * slice / (slice + certain_backlog(rows, slice));
-}
-
 void summarise_load(Result& result, const CellShape& shape, const Plan& plan) {
   const Rows rows = kept(result);
   Summary& s = result.summary;
@@ -172,6 +162,14 @@ void summarise_ratios(Result& result, const Result& baseline) {
 }
 
 }  // namespace
+
+std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
+  const auto slice = static_cast<double>(plan.slice.count());
+  const std::optional<double> answered =
+      ratio(sum(rows, &SliceRow::requests), sum(rows, &SliceRow::due));
+  if (!answered) return std::nullopt;
+  return *answered * slice / (slice + certain_backlog(rows, slice));
+}
 
 void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placement,
                const StealRecord& steal) {

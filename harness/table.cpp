@@ -9,6 +9,7 @@
 #include "harness/client_socket.hpp"
 #include "harness/process.hpp"
 #include "harness/seam.hpp"
+#include "harness/sweep.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
 
@@ -261,7 +262,9 @@ std::vector<std::string> preamble(const RunRecord& run) {
       run.plan.baseline, run.steal.median_share * 100));
   if (run.plan.quick) lines.emplace_back("QUICK run: numbers, never a verdict.");
   if (run.partial)
-    lines.emplace_back("PARTIAL run: it was interrupted; what is here was measured.");
+    lines.emplace_back(
+        run.plan.sweep ? "PARTIAL run: interrupted, or its time was up; what is here was measured."
+                       : "PARTIAL run: it was interrupted; what is here was measured.");
   return lines;
 }
 
@@ -291,9 +294,8 @@ std::string markdown_row(const Row& row) {
   return fmt::format("| {} |\n", fmt::join(row, " | "));
 }
 
-std::string markdown_verdicts(const std::vector<Row>& rows) {
+std::string markdown_rows(const Row& headings, const std::vector<Row>& rows) {
   if (rows.empty()) return "";
-  const Row headings = verdict_headings();
   std::string out = "\n" + markdown_row(headings) + markdown_row(Row(headings.size(), ":--"));
   for (const Row& row : rows) {
     Row safe;
@@ -392,6 +394,11 @@ std::string terminal_table(const RunRecord& run) {
     out += aligned(verdict_headings(), verdict_rows(cell, run.plan));
     for (const std::string& note : notes_of(cell, run.plan)) out += "  " + note + "\n";
   }
+  for (const SweepRecord& sweep : run.sweeps) {
+    out += fmt::format("\n{}\n", sweep_title(sweep));
+    out += aligned(sweep_headings(sweep), sweep_rows(sweep));
+    for (const std::string& text : sweep_lines(sweep)) out += "  " + text + "\n";
+  }
   out += "\n";
   for (const std::string& text : overall(run)) out += "over all closed-loop cells: " + text + "\n";
   for (const std::string& text : absences(run)) out += text + "\n";
@@ -404,6 +411,13 @@ std::string markdown_table(const RunRecord& run) {
   for (const std::string& text : preamble(run)) out += "- " + markdown_text(text) + "\n";
   out += fmt::format("- command: `{}`\n", fmt::join(run.command, " "));
   for (const std::string& text : absences(run)) out += "- " + markdown_text(text) + "\n";
+  for (const SweepRecord& sweep : run.sweeps) {
+    out += fmt::format("\n## {}\n", markdown_text(sweep_title(sweep)));
+    Row headings = sweep_headings(sweep);
+    for (std::string& text : headings) text = markdown_text(text);
+    out += markdown_rows(headings, sweep_rows(sweep)) + "\n";
+    for (const std::string& text : sweep_lines(sweep)) out += "- " + markdown_text(text) + "\n";
+  }
   for (const CellRecord& cell : run.cells) {
     out += fmt::format("\n## {}\n\n", cell_title(cell.shape));
     const std::vector<Row> rows = rows_of(cell);
@@ -419,7 +433,7 @@ std::string markdown_table(const RunRecord& run) {
       row[0] = markdown_text(row[0]);
       out += markdown_row(row);
     }
-    out += markdown_verdicts(verdict_rows(cell, run.plan));
+    out += markdown_rows(verdict_headings(), verdict_rows(cell, run.plan));
     const std::vector<std::string> notes = notes_of(cell, run.plan);
     if (!notes.empty()) out += "\n";
     for (const std::string& note : notes) out += "- " + markdown_text(note) + "\n";

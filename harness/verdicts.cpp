@@ -174,7 +174,7 @@ std::vector<double> block_ratios(const Result& result, const Result& baseline,
 void judge_cell(CellRecord& cell, const Plan& plan) {
   for (Result& result : cell.results) result.verdicts = {};
   const Result* baseline = find(cell, plan.baseline);
-  if (plan.quick || plan.blocks < 2 || baseline == nullptr) return;
+  if (plan.quick || plan.sweep || plan.blocks < 2 || baseline == nullptr) return;
   const Result* copy = find(cell, plan.baseline + kAgain);
   for (const Metric& metric : verdict_metrics()) {
     // At an offered rate all that keep up have the same throughput.

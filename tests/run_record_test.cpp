@@ -45,10 +45,15 @@ void collect(const json& value, const Pointer& at, std::vector<Pointer>& out) {
 
 // Members that the first files of this version lack.
 bool added(const Pointer& where) {
-  static const std::set<std::string> kAdded{
-      "memory",       "tcp_kib_per_connection",   "idle_ticks",
-      "run_delay_ns", "run_delay_us_per_request", "others_share",
-      "seams"};
+  static const std::set<std::string> kAdded{"memory",
+                                            "tcp_kib_per_connection",
+                                            "idle_ticks",
+                                            "run_delay_ns",
+                                            "run_delay_us_per_request",
+                                            "others_share",
+                                            "seams",
+                                            "sweep",
+                                            "sweeps"};
   return kAdded.count(where.back()) == 1;
 }
 
