@@ -14,21 +14,10 @@
 namespace echolab::harness {
 namespace {
 
-constexpr double kMostPercent = 1000;  // a limit beyond ten times as much judges nothing
-
 struct CompareArguments {
   std::string a, b, fail_on;
   bool json = false, markdown = false;
 };
-
-// "5%" or "5": percent, as a share.
-double parse_percent(std::string text) {
-  const std::string typed = text;
-  if (text.ends_with('%')) text.pop_back();
-  const double percent = parse_rate(text, "--fail-on");
-  if (percent > kMostPercent) throw UsageError(fmt::format("--fail-on '{}': too large", typed));
-  return percent / 100;
-}
 
 // A file that cannot be read is a command line that cannot be meant.
 RunRecord read(const std::string& path) {
@@ -41,7 +30,7 @@ RunRecord read(const std::string& path) {
 
 int run_compare(const CompareArguments& typed) {
   std::optional<double> limit;
-  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on);
+  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on, "--fail-on");
   const RunRecord a = read(typed.a), b = read(typed.b);
   const Comparison comparison = compare(a, b, limit);
   if (typed.json) {
