@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <vector>
 
 #include "harness/client_socket.hpp"
@@ -234,6 +235,34 @@ std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
   return notes;
 }
 
+// Hypervisors fill the twelve bytes of their CPUID signature by repeating it: "KVMKVMKVM" is KVM.
+std::string once(const std::string& signature) {
+  for (std::size_t n = 1; n <= signature.size() / 2; ++n) {
+    // Repeated if it is its own continuation.
+    if (signature.size() % n == 0 &&
+        signature.compare(n, std::string::npos, signature, 0, signature.size() - n) == 0) {
+      return signature.substr(0, n);
+    }
+  }
+  return signature;
+}
+
+// As a shell takes it back for one word.
+std::string shell_word(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      out += "'\\''";
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
 // The run in a few lines: what was measured, where and how.
 std::vector<std::string> preamble(const RunRecord& run) {
   const nlohmann::json& env = run.environment;
@@ -242,7 +271,7 @@ std::vector<std::string> preamble(const RunRecord& run) {
                               fact(env, "/machine/cpus_online"),
                               fact(env, "/machine/hypervisor") == "unknown"
                                   ? "no hypervisor seen"
-                                  : "under " + fact(env, "/machine/hypervisor"),
+                                  : "under " + once(fact(env, "/machine/hypervisor")),
                               fact(env, "/kernel/release")));
   lines.push_back(fmt::format("{} build by {}, commit {}{}", fact(env, "/build/type"),
                               fact(env, "/build/compiler"), fact(env, "/build/commit"),
@@ -409,7 +438,9 @@ std::string terminal_table(const RunRecord& run) {
 std::string markdown_table(const RunRecord& run) {
   std::string out = fmt::format("# echolab run of {}\n\n", run.started);
   for (const std::string& text : preamble(run)) out += "- " + markdown_text(text) + "\n";
-  out += fmt::format("- command: `{}`\n", fmt::join(run.command, " "));
+  Row command;
+  for (const std::string& word : run.command) command.push_back(shell_word(word));
+  out += fmt::format("- command: `{}`\n", fmt::join(command, " "));
   for (const std::string& text : absences(run)) out += "- " + markdown_text(text) + "\n";
   for (const SweepRecord& sweep : run.sweeps) {
     out += fmt::format("\n## {}\n", markdown_text(sweep_title(sweep)));
