@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -13,10 +14,10 @@
 #include "harness/cpu_ticks.hpp"
 #include "harness/environment.hpp"
 #include "harness/gates.hpp"
-#include "harness/json_reader.hpp"
 #include "harness/load.hpp"
 #include "harness/process.hpp"
 #include "harness/summary.hpp"
+#include "harness/sweep.hpp"
 #include "harness/trial.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
@@ -44,24 +45,6 @@ Cpus cpus_used(const Placement& placement) {
   return {all.begin(), all.end()};
 }
 
-// The client thread goes back to where it came from, also when an exception ends the run.
-class Pinned {
- public:
-  explicit Pinned(const Cpus& cpus) : before_(allowed_cpus()) { pin_this_thread(cpus); }
-  Pinned(const Pinned&) = delete;
-  Pinned& operator=(const Pinned&) = delete;
-  ~Pinned() {
-    try {
-      pin_this_thread(before_);
-    } catch (const std::system_error&) {
-      // Those CPUs are gone; the thread runs where it can.
-    }
-  }
-
- private:
-  Cpus before_;
-};
-
 class Runner {
  public:
   Runner(const BenchOptions& options, RunRecord& run, const Placement& placement,
@@ -87,10 +70,37 @@ class Runner {
                           estimated_time(plan(), left);
       const auto now = Clock::now();
       cell_end_ = now + std::chrono::duration_cast<Nanos>((end - now) * part);
-      run_cell(i);
+      run_cell(cells_[i], i,
+               fmt::format("cell {} of {}: {}", i + 1, cells_.size(), cells_[i].shape.name()));
       run_.partial = i + 1 < cells_.size() || Load::interrupted();
       after_cell(run_);
     }
+  }
+
+  // Instead: the cells stand for sweeps, whose steps are found as they go.
+  void sweep(const std::function<void(const RunRecord&)>& after_cell) {
+    const auto end = Clock::now() + sweep_time(plan(), cells_.size());
+    total_slices_ *= static_cast<double>(sweep_shares(plan().quick).size());
+    bool complete = true;
+    for (std::size_t i = 0; i < cells_.size(); ++i) {
+      const CellShape& point = cells_[i].shape;
+      const auto now = Clock::now();
+      const auto until = now + (end - now) / (cells_.size() - i);
+      SweepRecord record = begin_sweep(point, *plan().sweep);
+      std::vector<std::string> variants;
+      for (const std::size_t c : cells_[i].contenders) {
+        if (run_.variants[c].unavailable.empty()) variants.push_back(run_.variants[c].name);
+      }
+      const bool done = search(record, variants, sweep_rates(plan(), point.connections, point.size),
+                               !plan().quick, [&](double rate, const std::vector<std::string>& to) {
+                                 auto steps = sweep_step(point, rate, to, until);
+                                 after_cell(run_);
+                                 return steps;
+                               });
+      complete = complete && done;
+      run_.sweeps.push_back(std::move(record));
+    }
+    run_.partial = !complete || Load::interrupted();
   }
 
  private:
@@ -102,10 +112,37 @@ class Runner {
            (plan().slices_per_block() + plan().warm_up);
   }
 
-  void run_cell(std::size_t index) {
-    const Cell& cell = cells_[index];
+  // Nothing: it does not fit in, or was interrupted; what it measured is in the record all the
+  // same.
+  std::optional<std::vector<SweepStep>> sweep_step(const CellShape& point, double rate,
+                                                   const std::vector<std::string>& to,
+                                                   Clock::time_point until) {
+    Cell step{{point.connections, point.size, point.depth, rate, 0}, {}};
+    for (std::size_t i = 0; i < plan().contenders.size(); ++i) {
+      if (std::find(to.begin(), to.end(), plan().contenders[i].name) != to.end()) {
+        step.contenders.push_back(i);
+      }
+    }
+    const auto now = Clock::now();
+    const Nanos planned = estimated_time(plan(), {step});
+    if (Load::interrupted() || now + planned > until) return std::nullopt;
+    cell_end_ = std::min(until, now + 2 * planned);  // a busy machine may not take it all
+    run_cell(step, run_.cells.size(), "sweep: " + step.shape.name());
+    if (Load::interrupted()) return std::nullopt;
+    std::vector<SweepStep> steps;
+    if (run_.cells.empty() || !(run_.cells.back().shape == step.shape)) return steps;
+    for (const Result& result : run_.cells.back().results) {
+      steps.push_back(judge_step(result, rate, plan(), circumstances_.shared_cpu,
+                                 block_percentiles_[result.variant]));
+    }
+    return steps;
+  }
+
+  // `index` draws the orders.
+  void run_cell(const Cell& cell, std::size_t index, const std::string& name) {
     cell_ = &cell;
-    cell_name_ = fmt::format("cell {} of {}: {}", index + 1, cells_.size(), cell.shape.name());
+    cell_name_ = name;
+    block_percentiles_.clear();
     cell_done_ = 0;
     progress_.step(cell_name_, done_slices_, total_slices_);
     results_.assign(plan().contenders.size(), std::nullopt);
@@ -128,7 +165,7 @@ class Runner {
       return false;
     CellRecord so_far = cell_record();
     summarise(so_far, plan(), run_.placement, run_.steal);
-    return !precise(so_far);
+    return plan().sweep ? !enough_samples(so_far, *plan().sweep) : !precise(so_far);
   }
 
   void run_block() {
@@ -150,7 +187,13 @@ class Runner {
       if (!trials_[i]) continue;
       trials_[i]->stop();
       Result& result = trials_[i]->result;
-      if (result.latency.count() > 0) result.blocks.emplace_back(block_, result.latency);
+      if (result.latency.count() > 0) {
+        result.blocks.emplace_back(block_, result.latency);
+        if (plan().sweep) {
+          block_percentiles_[result.variant].push_back(
+              result.latency.quantile(plan().sweep->percentile / 100));
+        }
+      }
       if (results_[i]) {
         add_block(*results_[i], result);
       } else {
@@ -352,55 +395,19 @@ class Runner {
   std::vector<std::optional<Result>> results_;  // by contender, of the blocks that are over
   std::mt19937_64 rng_;                         // of the orders
   std::uint32_t block_ = 0;
-  Trials trials_;                        // of the block that runs
-  unsigned round_repeats_ = 0;           // left
-  std::vector<unsigned> slice_repeats_;  // left, by contender
-  std::uint32_t position_ = 0;           // in the round
-  double cell_done_ = 0;                 // slices
-  std::uint32_t round_ = 0;              // in the block
-  unsigned rounds_done_ = 0;             // of all blocks
+  Trials trials_;                                                        // of the block that runs
+  unsigned round_repeats_ = 0;                                           // left
+  std::vector<unsigned> slice_repeats_;                                  // left, by contender
+  std::map<std::string, std::vector<std::uint64_t>> block_percentiles_;  // sweeps; by variant
+  std::uint32_t position_ = 0;                                           // in the round
+  double cell_done_ = 0;                                                 // slices
+  std::uint32_t round_ = 0;                                              // in the block
+  unsigned rounds_done_ = 0;                                             // of all blocks
   Clock::time_point cell_began_;
   Clock::time_point cell_end_;  // when it must be over, also on a busy machine
 };
 
 }  // namespace
-
-std::vector<VariantRecord> resolve_variants(const Plan& plan, const std::string& program) {
-  std::vector<VariantRecord> variants;
-  const bool any_own = std::any_of(plan.contenders.begin(), plan.contenders.end(),
-                                   [](const Contender& c) { return !c.foreign(); });
-  std::vector<std::pair<std::string, std::string>> known;  // name and why it is unavailable
-  if (any_own) {
-    try {
-      const nlohmann::json document = catalogue(program);
-      for (const JsonReader& v : JsonReader(document)["variants"].items()) {
-        known.emplace_back(v["name"].text(), v["unavailable"].text());
-      }
-    } catch (const JsonError& error) {
-      throw std::runtime_error(fmt::format("{} --list --json: {}", program, error.what()));
-    }
-  }
-  for (const Contender& contender : plan.contenders) {
-    VariantRecord variant{contender.name, contender.command, "", {}};
-    if (!contender.foreign()) {
-      const auto found = std::find_if(known.begin(), known.end(), [&](const auto& entry) {
-        const std::string& name = entry.first;  // "threads:pool=N" stands for any number
-        const bool takes_value = name.ends_with("=N");
-        return takes_value ? contender.spec().starts_with(name.substr(0, name.size() - 1))
-                           : contender.spec() == name;
-      });
-      if (found == known.end()) {
-        std::vector<std::string> names;
-        for (const auto& entry : known) names.push_back(entry.first);
-        throw UsageError(fmt::format("unknown backend '{}'; known are {}", contender.name,
-                                     fmt::join(names, ", ")));
-      }
-      variant.unavailable = found->second;
-    }
-    variants.push_back(std::move(variant));
-  }
-  return variants;
-}
 
 Preflight preflight(PlaceWish wish, unsigned server_threads) {
   const Cpus allowed = allowed_cpus();
@@ -452,7 +459,7 @@ RunRecord run_bench(const BenchOptions& options, const Preflight& before, Progre
     record.duration_s = std::chrono::duration<double>(Clock::now() - began).count();
   };
   BenchOptions measured = options;
-  if (!options.plan.shares.empty()) {
+  if (!options.plan.shares.empty() || options.plan.sweep) {
     StartOptions start;
     start.cpus = placement.server;
     start.threads = options.plan.threads;
@@ -461,10 +468,15 @@ RunRecord run_bench(const BenchOptions& options, const Preflight& before, Progre
     measured.plan.calibrated = run.plan.calibrated = true;
   }
   Runner runner(measured, run, placement, progress);
-  runner.run([&](const RunRecord& record) {
+  const auto checkpoint = [&](const RunRecord& record) {
     stamp(run);
     after_cell(record);
-  });
+  };
+  if (options.plan.sweep) {
+    runner.sweep(checkpoint);
+  } else {
+    runner.run(checkpoint);
+  }
   stamp(run);
   progress.clear();
   return run;

@@ -11,12 +11,14 @@
 #include "harness/bench.hpp"
 #include "harness/client_socket.hpp"
 #include "harness/commands.hpp"
+#include "harness/controls.hpp"
 #include "harness/files.hpp"
 #include "harness/gbench.hpp"
 #include "harness/output.hpp"
 #include "harness/process.hpp"
 #include "harness/run_folder.hpp"
 #include "harness/signals.hpp"
+#include "harness/sweep.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 
@@ -28,21 +30,43 @@ constexpr unsigned kQuickSlices = 25;
 constexpr unsigned kQuickWarmUp = 5;
 constexpr std::size_t kQuickSize = 64;  // bytes
 
+// --sweep: enough for a p99 at 10 000 requests/s; an odd number of blocks, as most of them decide.
+constexpr unsigned kSweepSlices = 100;
+constexpr unsigned kSweepBlocks = 5;
+constexpr unsigned kQuickSweepSlices = 50;
+constexpr unsigned kSweepConnections = 64;
+constexpr std::size_t kSweepSize = 64;  // bytes
+
 // A cell whose intervals are too wide may take so many times the blocks.
 constexpr unsigned kMoreBlocks = 3;
 
 // As typed; empty where not given.
 struct BenchArguments {
   std::vector<std::string> backends, connections, sizes, depths, rates, servers;
-  std::string baseline, slices, slice, blocks, cap, threads, seed, filter, output;
+  std::string baseline, slices, slice, blocks, cap, threads, seed, filter, output, slo;
   std::string place = "auto", exported;
-  bool dry_run = false, quick = false;
+  bool dry_run = false, quick = false, sweep = false;
 };
 
 unsigned small(const std::string& text, const char* what) {
   const std::uint64_t value = parse_count(text, what);
   if (value > UINT32_MAX) throw UsageError(fmt::format("{} '{}': too large", what, text));
   return static_cast<unsigned>(value);
+}
+
+// Sets what differs in a sweep, before what is typed.
+void set_up_sweep(const BenchArguments& typed, Plan& plan) {
+  if (!typed.sweep) throw UsageError("--slo needs --sweep");
+  if (typed.slo.empty()) throw UsageError("--sweep needs --slo, such as --slo 'p99<1ms'");
+  if (!typed.rates.empty() || !typed.depths.empty()) {
+    throw UsageError("--sweep offers rates of its own, in open loop: leave out --rates, --depths");
+  }
+  plan.sweep = parse_slo(typed.slo);
+  plan.rates.clear();
+  plan.slices = typed.quick ? kQuickSweepSlices : kSweepSlices;
+  plan.blocks = kSweepBlocks;
+  plan.connections = {kSweepConnections};
+  plan.sizes = {kSweepSize};
 }
 
 Plan make_plan(const BenchArguments& typed) {
@@ -53,6 +77,7 @@ Plan make_plan(const BenchArguments& typed) {
     plan.warm_up = kQuickWarmUp;
     plan.sizes = {kQuickSize};
   }
+  if (typed.sweep || !typed.slo.empty()) set_up_sweep(typed, plan);
   if (!typed.connections.empty()) plan.connections.clear();
   for (const auto& text : typed.connections)
     plan.connections.push_back(small(text, "--connections"));
@@ -76,6 +101,10 @@ Plan make_plan(const BenchArguments& typed) {
   std::vector<std::string> backends = typed.backends.empty() ? default_backends() : typed.backends;
   if (backends == std::vector<std::string>{"none"}) backends.clear();
   for (const std::string& name : backends) plan.contenders.push_back({name, ""});
+  plan.few_controls = typed.backends.empty() && !typed.sweep;
+  if (plan.few_controls) {
+    for (const Control& control : controls()) plan.contenders.push_back({control.name, ""});
+  }
   for (const std::string& text : typed.servers) plan.contenders.push_back(parse_server(text));
 
   const bool has_default = std::any_of(plan.contenders.begin(), plan.contenders.end(),
@@ -86,10 +115,13 @@ Plan make_plan(const BenchArguments& typed) {
     plan.baseline = plan.contenders.front().name;
   }
   // As many blocks as a verdict needs among all these comparisons, and no fewer than the default.
+  const auto rivals =
+      std::count_if(plan.contenders.begin(), plan.contenders.end(),
+                    [&](const Contender& c) { return c.name != plan.baseline && !c.control(); });
   if (typed.quick) {
     plan.blocks = 1;
-  } else if (plan.contenders.size() > 1) {
-    const std::size_t needed = blocks_needed(plan.contenders.size() - 1);
+  } else if (rivals > 0 && !plan.sweep) {
+    const std::size_t needed = blocks_needed(static_cast<std::size_t>(rivals));
     plan.blocks = std::max(plan.blocks, static_cast<unsigned>(needed));
   }
   plan.most_blocks = plan.blocks > 1 ? std::min(plan.blocks * kMoreBlocks, kMaxBlocks) : 1;
@@ -97,7 +129,7 @@ Plan make_plan(const BenchArguments& typed) {
     plan.blocks = plan.most_blocks = small(typed.blocks, "--blocks");
   }
   if (!typed.cap.empty()) plan.cap = parse_duration(typed.cap, "--cap");
-  plan.add_copy();
+  if (!plan.sweep) plan.add_copy();  // a sweep compares with the limit, not with a baseline
   return plan;
 }
 
@@ -145,22 +177,36 @@ void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
   const Plan& plan = options.plan;
   std::size_t rows = 0;
   for (const Cell& cell : cells) rows += cell.contenders.size();
-  fmt::print("{} cells, {} rows, {} slices of {} each in {} block{}; about {}{}\n", cells.size(),
+  fmt::print("{} cells, {} rows, {} slices of {} each in {} block{}; about {}{}{}\n", cells.size(),
              rows, plan.slices, format_duration(plan.slice), plan.blocks,
              plan.blocks == 1 ? "" : "s", format_duration(estimated_time(plan, cells)),
-             plan.quick ? "; quick: numbers, never a verdict" : "");
+             plan.sweep ? " a step" : "", plan.quick ? "; quick: numbers, never a verdict" : "");
   fmt::print("baseline {}, {} thread{} a server, placement {}, {} descriptors, output in {}\n",
              plan.baseline, plan.threads, plan.threads == 1 ? "" : "s", typed.place,
              descriptors_needed(cells), folder.string());
   for (const VariantRecord& v : options.variants) {
     if (!v.unavailable.empty()) fmt::print("{}: not available here: {}\n", v.name, v.unavailable);
   }
+  if (plan.sweep) {
+    std::vector<std::string> steps;
+    for (const double share : sweep_shares(plan.quick)) {
+      steps.push_back(fmt::format("{:.0f} %", share * 100));
+    }
+    fmt::print(
+        "sweep for {}: steps at {} of the highest closed-loop peak{}; at most {}\n",
+        slo_text(plan.sweep->percentile, static_cast<std::uint64_t>(plan.sweep->limit.count())),
+        fmt::join(steps, ", "), plan.quick ? "" : ", then between met and missed",
+        format_duration(sweep_time(plan, cells.size())));
+  }
   for (const Cell& cell : cells) {
     std::vector<std::string> names;
     for (const std::size_t i : cell.contenders) {
       if (options.variants[i].unavailable.empty()) names.push_back(plan.contenders[i].name);
     }
-    fmt::print("  {}: {}\n", cell.shape.name(), fmt::join(names, ", "));
+    fmt::print("  {}: {}\n",
+               plan.sweep ? fmt::format("c{}/s{}", cell.shape.connections, cell.shape.size)
+                          : cell.shape.name(),
+               fmt::join(names, ", "));
     for (const std::size_t i : cell.contenders) {
       const std::string why = impossible(plan.contenders[i], cell.shape);
       if (!why.empty()) fmt::print("    {}\n", why);
@@ -177,7 +223,9 @@ int conclude(const RunRecord& run, const RunFolder& folder, Progress& progress) 
     }
   }
   progress.say(fmt::format("results: {}", folder.path().string()));
-  if (run.partial) {
+  if (run.partial && !Load::interrupted()) {
+    progress.say("harness: the time was up before the sweep had ended; the run is marked partial");
+  } else if (run.partial) {
     progress.say("harness: interrupted; the run is marked partial");
     return kExitInterrupted;
   }
@@ -246,7 +294,8 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       "bench", "Measure a matrix of servers, interleaved, and compare them with a baseline.");
   bench
       ->add_option("--backends", t.backends,
-                   fmt::format("backends, separated by commas, or none [{}]",
+                   fmt::format("backends and raw controls, separated by commas, or none [{}, and "
+                               "raw-epoll,raw-io_uring at 64 B, depth 1]",
                                fmt::join(default_backends(), ",")))
       ->delimiter(',');
   bench->add_option("--server", t.servers,
@@ -281,6 +330,12 @@ void add_bench(CLI::App& app, Chosen& chosen) {
   bench->add_option("--filter", t.filter,
                     "only rows whose name (\"io_uring/c64/s4096/d1\") matches this regular "
                     "expression; the baseline stays in their cells");
+  bench->add_flag(
+      "--sweep", t.sweep,
+      "find the highest offered rate at which each server still meets --slo; 64 connections and "
+      "64 B unless given; at most 3 minutes for each count of connections and size");
+  bench->add_option("--slo", t.slo,
+                    "what --sweep looks for: p50, p90, p99 or p99.9 below us or ms, as 'p99<1ms'");
   bench->add_option("-o,--output", t.output, "folder for the results [results/DATE-TIME]");
   bench
       ->add_option(

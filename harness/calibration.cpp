@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 
 #include "harness/ratio.hpp"
@@ -38,11 +37,11 @@ std::vector<Peak> calibrate(const BenchOptions& options, const StartOptions& sta
                             Progress& progress) {
   std::vector<Peak> peaks;
   const Plan& plan = options.plan;
-  const std::string generator = sibling_program("raw-epoll");
-  const auto measure = [&](const Contender& contender, const CellShape& shape) {
+  const auto measure = [&](const Contender& contender, const CellShape& shape,
+                           const std::string& name) {
     if (Load::interrupted() || !impossible(contender, shape).empty()) return;
     if (const auto found = peak(contender, shape, options, start); found && *found > 0) {
-      peaks.push_back({shape.connections, shape.size, contender.name, *found});
+      peaks.push_back({shape.connections, shape.size, name, *found});
     }
   };
   for (const Cell& cell : plan.expand()) {
@@ -54,11 +53,10 @@ std::vector<Peak> calibrate(const BenchOptions& options, const StartOptions& sta
     if (known) continue;  // another share of the same
     for (const std::size_t i : cell.contenders) {
       const Contender& contender = plan.contenders[i];
-      if (!contender.again() && options.variants[i].unavailable.empty()) measure(contender, closed);
+      if (contender.again() || !options.variants[i].unavailable.empty()) continue;
+      measure(contender, closed, contender.name);
     }
-    if (std::filesystem::exists(generator)) {
-      measure({kGenerator, fmt::format("'{}' {{port}}", generator)}, closed);
-    }
+    measure({"raw-epoll", ""}, closed, kGenerator);
     const std::optional<double> lowest = plan.lowest_peak(peaks, closed.connections, closed.size);
     progress.say(fmt::format("c{}/s{}: the lowest closed-loop peak is {}", closed.connections,
                              closed.size,

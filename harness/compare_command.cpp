@@ -15,29 +15,10 @@
 namespace echolab::harness {
 namespace {
 
-constexpr double kMostPercent = 1000;  // a limit beyond ten times as much judges nothing
-
 struct CompareArguments {
   std::string a, b, fail_on;
   bool json = false, markdown = false;
 };
-
-// "5%" or "5": percent, as a share.
-double parse_percent(const std::string& typed) {
-  const std::string number = typed.substr(0, typed.size() - (typed.ends_with('%') ? 1 : 0));
-  const auto refuse = [&] {
-    return UsageError(fmt::format("--fail-on '{}': expected percent, such as 5%, at most {:.0f}%",
-                                  typed, kMostPercent));
-  };
-  double percent = 0;
-  try {
-    percent = parse_rate(number, "--fail-on");
-  } catch (const UsageError&) {
-    throw refuse();
-  }
-  if (percent > kMostPercent) throw refuse();
-  return percent / 100;
-}
 
 // A file that cannot be read is a command line that cannot be meant.
 RunRecord read(const std::string& path) {
@@ -50,7 +31,7 @@ RunRecord read(const std::string& path) {
 
 int run_compare(const CompareArguments& typed) {
   std::optional<double> limit;
-  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on);
+  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on, "--fail-on");
   const RunRecord a = read(typed.a), b = read(typed.b);
   const Comparison comparison = compare(a, b, limit);
   if (typed.json) {

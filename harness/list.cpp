@@ -1,5 +1,5 @@
-// `harness list`: every variant of the echo-server beside this program, why it is there, and
-// whether it can run here.
+// `harness list`: every variant of the echo-server beside this program and the raw controls, why
+// each is there, and whether it can run here.
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
@@ -9,13 +9,14 @@
 #include <string>
 
 #include "harness/commands.hpp"
+#include "harness/controls.hpp"
 #include "harness/process.hpp"
 
 namespace echolab::harness {
 namespace {
 
 int run_list(bool json) {
-  const nlohmann::json list = catalogue(sibling_program("echo-server"));
+  const nlohmann::json list = catalogue_with_controls(sibling_program("echo-server"));
   if (json) {
     fmt::print("{}\n", list.dump(2));
     return kExitOk;
@@ -39,7 +40,7 @@ void add_list(CLI::App& app, Chosen& chosen) {
   CLI::App* const command =
       app.add_subcommand("list", "Every variant, why it is there, and whether it can run here");
   const auto json = std::make_shared<bool>(false);
-  command->add_flag("--json", *json, "As echo-server --list --json says it");
+  command->add_flag("--json", *json, "As echo-server --list --json says it, with the raw controls");
   command->callback([&chosen, json] { chosen = [json] { return run_list(*json); }; });
 }
 

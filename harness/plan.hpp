@@ -17,11 +17,14 @@ namespace echolab::harness {
 // Ends the name of the baseline's second copy: two of the same, the measure of noise.
 inline constexpr const char* kAgain = " (A/A)";
 
-// One server in the comparison: a backend of our echo-server, or any server by its command line.
+// One server in the comparison: a backend of our echo-server, a raw control (controls.hpp), or any
+// server by its command line.
 struct Contender {
   std::string name;     // the backend spec ("epoll:lt") or the name given with --server
   std::string command;  // foreign servers only: contains {port}; empty for our own
   [[nodiscard]] bool foreign() const { return !command.empty(); }
+  [[nodiscard]] bool control() const;
+  [[nodiscard]] bool counts() const;  // our echo-server, which keeps counters and says what it is
   [[nodiscard]] bool again() const { return name.ends_with(kAgain); }  // the second copy
   [[nodiscard]] std::string spec() const;  // the name, without what marks the second copy
 };
@@ -69,6 +72,13 @@ struct Peak {
 // The name of the trivial responder, whose peak is the generator's ceiling.
 inline constexpr const char* kGenerator = "generator";
 
+// What a sweep looks for (sweep.hpp): the highest rate at which a percentile of the latency is
+// below a limit.
+struct SweepGoal {
+  double percentile = 99;  // 50, 90, 99 or 99.9
+  std::chrono::nanoseconds limit{};
+};
+
 struct Plan {
   std::vector<Contender> contenders;
   std::string baseline = "epoll";
@@ -91,6 +101,8 @@ struct Plan {
   unsigned threads = 1;            // loops per server, where the model has loops
   std::string filter;              // regular expression on "variant/c64/s64/d1"; empty takes all
   bool quick = false;              // numbers, never a verdict
+  std::optional<SweepGoal> sweep;  // its rates are found as it goes; rates and shares are empty
+  bool few_controls = false;       // nobody asked for them: only where the seam shows most
 
   [[nodiscard]] unsigned slices_per_block() const;  // rounded up
   // Of the contenders among `of`, never above the generator's.

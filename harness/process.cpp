@@ -276,6 +276,14 @@ struct Server::Impl {
   }
 };
 
+Pinned::~Pinned() {
+  try {
+    pin_this_thread(before_);
+  } catch (const std::system_error&) {
+    // Those CPUs are gone; the thread runs where it can.
+  }
+}
+
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 }
 Server::Server(Server&&) noexcept = default;
@@ -308,6 +316,15 @@ Server Server::start_foreign(const std::string& name, const std::string& command
     line.replace(at, kPlace.size(), port);
   }
   impl->start({"/bin/sh", "-c", line}, options.cpus);
+  impl->await_listening(options);
+  return Server(std::move(impl));
+}
+
+Server Server::start_control(const std::string& name, const std::string& program,
+                             const StartOptions& options) {
+  auto impl = std::make_unique<Impl>(name, false);
+  impl->port = free_port();
+  impl->start({program, std::to_string(impl->port)}, options.cpus);
   impl->await_listening(options);
   return Server(std::move(impl));
 }

@@ -26,6 +26,18 @@ Cpus allowed_cpus();                // that this thread may run on, as read back
 void pin_this_thread(const Cpus&);  // throws std::system_error
 std::string cpu_list(const Cpus&);  // "0-2,5", as taskset writes it
 
+// This thread on some CPUs; it goes back to where it came from, also when an exception ends a run.
+class Pinned {
+ public:
+  explicit Pinned(const Cpus& cpus) : before_(allowed_cpus()) { pin_this_thread(cpus); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned();
+
+ private:
+  Cpus before_;
+};
+
 // What went wrong with a server. what() is one clear line that names the server and, where it said
 // something, ends with its last line on stderr.
 struct ServerError : std::runtime_error {
@@ -77,6 +89,10 @@ class Server {
   // listens on that port, which is read from the kernel's tables: it is not connected to.
   // The command's stdout is discarded.
   static Server start_foreign(const std::string& name, const std::string& command,
+                              const StartOptions&);
+  // A raw control (controls.hpp): `program PORT`, with a free port. As start_foreign, without a
+  // shell.
+  static Server start_control(const std::string& name, const std::string& program,
                               const StartOptions&);
   Server(Server&&) noexcept;
   Server& operator=(Server&&) noexcept;

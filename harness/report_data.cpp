@@ -12,6 +12,7 @@
 #include "harness/process.hpp"
 #include "harness/ratio.hpp"
 #include "harness/report_sources.hpp"
+#include "harness/sweep.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
 #include "harness/verdicts.hpp"
@@ -24,13 +25,6 @@ using Json = nlohmann::ordered_json;
 // Finer than a pixel and than any interval here; the page stays small by it.
 double shortened(double value) {
   return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
-}
-
-const Result* measured(const CellRecord& cell, const std::string& variant) {
-  for (const Result& result : cell.results) {
-    if (result.variant == variant) return &result;
-  }
-  return nullptr;
 }
 
 // The figure that every slice shows, in the unit of the summary: us, requests/s, us.
@@ -175,26 +169,33 @@ Json result_of(const RunRecord& run, const CellRecord& cell, const Result& resul
   return out;
 }
 
-// What the interface costs: a backend against the control of the same model that has none.
 Json seam_of(const CellRecord& cell) {
-  constexpr std::pair<const char*, const char*> kControls[] = {{"epoll", "raw-epoll"},
-                                                               {"io_uring", "raw-io_uring"}};
   Json out = Json::array();
-  const Metric& cpu = verdict_metrics().front();
-  for (const auto& [backend, control] : kControls) {
-    const Result *with = measured(cell, backend), *without = measured(cell, control);
-    if (with == nullptr || without == nullptr) continue;
-    const std::vector<double> blocks = block_ratios(*with, *without, cpu);
-    if (blocks.empty()) continue;
-    const Estimate estimate = estimate_median(blocks);
-    Json one{{"backend", backend},
-             {"control", control},
-             {"ratio", shortened(std::exp(estimate.center))},
-             {"blocks", estimate.samples}};
-    if (const std::optional<Interval> interval = estimate.interval()) {
-      one["interval"] = {shortened(std::exp(interval->low)), shortened(std::exp(interval->high))};
-    }
+  for (const Seam& seam : cell.seams) {
+    Json one{{"backend", seam.backend}, {"control", seam.control}};
+    if (seam.ratio) one["ratio"] = shortened(*seam.ratio);
+    if (seam.low && seam.high) one["interval"] = {shortened(*seam.low), shortened(*seam.high)};
+    if (!seam.why.empty()) one["why"] = seam.why;
     out.push_back(std::move(one));
+  }
+  return out;
+}
+
+Json sweeps_of(const RunRecord& run) {
+  Json out = Json::array();
+  for (const SweepRecord& sweep : run.sweeps) {
+    Json highest = Json::object();
+    for (const SweepResult& result : sweep.results) {
+      if (result.highest_rate_per_s)
+        highest[result.variant] = shortened(*result.highest_rate_per_s);
+    }
+    out.push_back({{"connections", sweep.connections},
+                   {"size_bytes", sweep.size},
+                   {"percentile", sweep.percentile},
+                   {"limit_us", as_double(sweep.limit_ns) / 1e3},
+                   {"highest_rate_per_s", std::move(highest)},
+                   {"title", sweep_title(sweep)},
+                   {"lines", sweep_lines(sweep)}});
   }
   return out;
 }
@@ -254,17 +255,12 @@ std::string date_text(const std::string& started) {
 }
 
 std::string statement(const RunRecord& run) {
-  const nlohmann::json& env = run.environment;
-  const std::string hypervisor = fact(env, "/machine/hypervisor");
   return fmt::format(
-      "Measured on {} in {}: {} with {} CPUs{}, Linux {}. Servers on CPU {}, the client on CPU {}. "
-      "Every ratio is to {}.",
+      "Measured on {} in {}: {}. Servers on CPU {}, the client on CPU {}. Every ratio is to {}.",
       date_text(run.started),
       format_duration(std::chrono::nanoseconds(
           static_cast<std::int64_t>(std::clamp(run.duration_s, 0.0, 1e9) * 1e9))),
-      fact(env, "/machine/cpu_model"), fact(env, "/machine/cpus_online"),
-      hypervisor == "unknown" || hypervisor == "none" ? "" : " under " + hypervisor,
-      fact(env, "/kernel/release"), cpu_list(run.placement.server_cpus),
+      preamble(run).front(), cpu_list(run.placement.server_cpus),
       cpu_list(run.placement.client_cpus), run.plan.baseline);
 }
 
@@ -273,8 +269,9 @@ std::vector<std::string> warnings(const RunRecord& run) {
   if (run.cells.empty()) {
     out.emplace_back("Empty run: nothing was measured.");
   } else if (run.partial) {
-    out.emplace_back(
-        "Partial run: it was interrupted. What is here was measured, the rest was not.");
+    out.push_back(fmt::format(
+        "Partial run: {}. What is here was measured, the rest was not.",
+        run.plan.sweep ? "it was interrupted, or its time was up" : "it was interrupted"));
   }
   if (run.plan.quick) {
     out.emplace_back("Quick run: numbers, never a verdict.");
@@ -306,7 +303,7 @@ Json report_data(const RunRecord& run) {
   Json gates = Json::array();
   for (std::size_t i = 0; i < kGates; ++i) gates.push_back(name_of(static_cast<Gate>(i)));
   return {{"started", run.started},
-          {"command", run.command},
+          {"command", command_text(run)},
           {"baseline", run.plan.baseline},
           {"has_verdicts", has_verdicts(run)},
           {"warnings", warnings(run)},
@@ -319,7 +316,7 @@ Json report_data(const RunRecord& run) {
           {"digits", kDigits},
           {"variants", std::move(variants)},
           {"cells", std::move(cells)},
-          {"sweeps", Json::array()},
+          {"sweeps", sweeps_of(run)},
           {"environment", run.environment},
           {"sources", report_sources(nullptr)}};
 }

@@ -6,6 +6,7 @@
 
 #include "harness/json_reader.hpp"
 #include "harness/result_record.hpp"
+#include "harness/sweep_record.hpp"
 
 namespace echolab::harness {
 namespace {
@@ -44,7 +45,8 @@ Json write_plan(const Plan& plan) {
           {"cap_ns", plan.cap.count()},
           {"threads", plan.threads},
           {"filter", plan.filter},
-          {"quick", plan.quick}};
+          {"quick", plan.quick},
+          {"sweep", write_goal(plan.sweep)}};
 }
 
 template <class T>
@@ -83,6 +85,7 @@ Plan read_plan(const JsonReader& in, std::uint64_t version) {
   plan.threads = static_cast<unsigned>(in["threads"].whole(UINT32_MAX));
   plan.filter = in["filter"].text();
   plan.quick = in["quick"].flag();
+  if (in.has("sweep")) plan.sweep = read_goal(in["sweep"]);
   return plan;
 }
 
@@ -95,6 +98,35 @@ VariantRecord read_variant(const JsonReader& in) {
   return variant;
 }
 
+Json seam_number(const std::optional<double>& value) {
+  return value ? Json(rounded(*value)) : Json(nullptr);
+}
+
+Json write_seams(const std::vector<Seam>& seams) {
+  Json out = Json::array();
+  for (const Seam& seam : seams) {
+    out.push_back({{"backend", seam.backend},
+                   {"control", seam.control},
+                   {"blocks", seam.blocks},
+                   {"ratio", seam_number(seam.ratio)},
+                   {"low", seam_number(seam.low)},
+                   {"high", seam_number(seam.high)},
+                   {"why", seam.why}});
+  }
+  return out;
+}
+
+std::vector<Seam> read_seams(const JsonReader& in) {
+  std::vector<Seam> seams;
+  for (const JsonReader& seam : in.items()) {
+    seams.push_back({seam["backend"].text(), seam["control"].text(),
+                     seam["blocks"].whole(kMaxBlocks), seam["ratio"].number_or_null(),
+                     seam["low"].number_or_null(), seam["high"].number_or_null(),
+                     seam["why"].text()});
+  }
+  return seams;
+}
+
 CellRecord read_cell(const JsonReader& in, std::uint64_t version) {
   CellRecord cell;
   cell.shape.connections = static_cast<unsigned>(in["connections"].whole(kMaxConnections));
@@ -104,6 +136,7 @@ CellRecord read_cell(const JsonReader& in, std::uint64_t version) {
   for (const JsonReader& r : in["results"].items()) {
     cell.results.push_back(read_result(r, cell.shape.rate > 0, version));
   }
+  if (in.has("seams")) cell.seams = read_seams(in["seams"]);
   refuse_twins(in["results"], cell.results, [](const Result& r) { return r.variant; });
   return cell;
 }
@@ -176,6 +209,7 @@ nlohmann::ordered_json to_json(const RunRecord& run) {
                      {"size_bytes", cell.shape.size},
                      {"depth", cell.shape.depth},
                      {"rate_per_s", cell.shape.rate},
+                     {"seams", write_seams(cell.seams)},
                      {"results", std::move(results)}});
   }
   return {{"schema", kRunSchema},
@@ -196,7 +230,8 @@ nlohmann::ordered_json to_json(const RunRecord& run) {
           {"steal",
            {{"tick_ns", run.steal.tick_ns}, {"median_share", rounded(run.steal.median_share)}}},
           {"variants", std::move(variants)},
-          {"cells", std::move(cells)}};
+          {"cells", std::move(cells)},
+          {"sweeps", write_sweeps(run.sweeps)}};
 }
 
 std::string to_text(const RunRecord& run) {
@@ -234,6 +269,7 @@ RunRecord run_from_json(const nlohmann::json& document) try {
   run.steal = {in["steal"]["tick_ns"].whole(), in["steal"]["median_share"].number()};
   for (const JsonReader& v : in["variants"].items()) run.variants.push_back(read_variant(v));
   for (const JsonReader& c : in["cells"].items()) run.cells.push_back(read_cell(c, version));
+  if (in.has("sweeps")) run.sweeps = read_sweeps(in["sweeps"]);
   refuse_twins(in["variants"], run.variants, [](const VariantRecord& v) { return v.name; });
   refuse_twins(in["cells"], run.cells, [](const CellRecord& c) { return c.shape.name(); });
   for (Contender& contender : run.plan.contenders) {

@@ -144,9 +144,48 @@ struct Result {
   std::optional<Histogram> raw;  // open loop: from the actual send time
 };
 
+// What the seam costs: a backend's CPU per request, as a ratio to its raw control (seam.hpp).
+struct Seam {
+  std::string backend, control;
+  std::size_t blocks = 0;
+  std::optional<double> ratio, low, high;  // the interval at kCoverage
+  std::string why;                         // the ratio is not known; empty if it is
+};
+
 struct CellRecord {
   CellShape shape;
   std::vector<Result> results;
+  std::vector<Seam> seams{};  // of every control whose backend is here too
+};
+
+// What a step of a sweep showed. The names are written to run.json.
+enum class Slo : std::uint8_t { met, missed, unknown, failed };
+const char* name_of(Slo);
+
+// One variant at one rate; the cell of that rate has the figures.
+struct SweepStep {
+  double rate_per_s = 0;
+  std::string variant;
+  Slo slo = Slo::unknown;
+  std::optional<std::uint64_t> percentile_ns;  // absent: too few samples
+  std::size_t blocks_met = 0, blocks = 0;
+  std::string why;  // not met; empty if it was
+};
+
+struct SweepResult {
+  std::string variant;
+  std::optional<double> highest_rate_per_s;        // that met the objective
+  std::optional<double> lowest_missed_rate_per_s;  // above that
+  std::string why;                                 // it ends there
+};
+
+struct SweepRecord {
+  unsigned connections = 0;
+  std::size_t size = 0;  // bytes
+  double percentile = 0;
+  std::uint64_t limit_ns = 0;
+  std::vector<SweepResult> results;
+  std::vector<SweepStep> steps;  // in the order in which they ran
 };
 
 struct FeatureRecord {
@@ -157,7 +196,7 @@ struct FeatureRecord {
 
 struct VariantRecord {
   std::string name;
-  std::string command;      // foreign servers: as given with --server; empty for our own
+  std::string command;      // foreign servers: as given with --server; empty for ours, controls too
   std::string unavailable;  // why it did not run here; empty if it did
   std::vector<FeatureRecord> features;  // what the server reports: asked and granted
 };
@@ -186,6 +225,7 @@ struct RunRecord {
   StealRecord steal;
   std::vector<VariantRecord> variants;
   std::vector<CellRecord> cells;
+  std::vector<SweepRecord> sweeps;  // of a plan with a sweep, whose cells are their steps
 
   [[nodiscard]] bool failed() const;  // some result has an error
 };

@@ -8,6 +8,7 @@
 
 #include "harness/gates.hpp"
 #include "harness/ratio.hpp"
+#include "harness/seam.hpp"
 #include "harness/verdicts.hpp"
 
 namespace echolab::harness {
@@ -63,16 +64,6 @@ double certain_backlog(const Rows& rows, double slice) {
   const double variance = std::max(0.0, squares - excess * excess);
   const double error = rows.size() > 1 ? std::sqrt(variance / (n - 1)) : 0;
   return std::clamp(2 * (excess - kCertain * error), 0.0, late);
-}
-
-// The share of the offered requests that the server keeps up with: of what was due, what was
-// answered at all (the rest was skipped), and of the time, what was planned for it.
-std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
-  const auto slice = static_cast<double>(plan.slice.count());
-  const std::optional<double> answered =
-      ratio(sum(rows, &SliceRow::requests), sum(rows, &SliceRow::due));
-  if (!answered) return std::nullopt;
-  return *answered * slice / (slice + certain_backlog(rows, slice));
 }
 
 void summarise_load(Result& result, const CellShape& shape, const Plan& plan) {
@@ -171,6 +162,14 @@ void summarise_ratios(Result& result, const Result& baseline) {
 
 }  // namespace
 
+std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
+  const auto slice = static_cast<double>(plan.slice.count());
+  const std::optional<double> answered =
+      ratio(sum(rows, &SliceRow::requests), sum(rows, &SliceRow::due));
+  if (!answered) return std::nullopt;
+  return *answered * slice / (slice + certain_backlog(rows, slice));
+}
+
 void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placement,
                const StealRecord& steal) {
   const Circumstances with = circumstances(placement, steal);
@@ -191,6 +190,7 @@ void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placem
     judge_result(result, cell.shape, plan, with, steal);
     if (result.variant == plan.baseline) baseline = &result;
   }
+  cell.seams = seams_of(cell, plan);
   if (baseline == nullptr) return;
   for (Result& result : cell.results) summarise_ratios(result, *baseline);
   judge_cell(cell, plan);

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <vector>
 
 #include "harness/client_socket.hpp"
 #include "harness/process.hpp"
+#include "harness/seam.hpp"
+#include "harness/sweep.hpp"
 #include "harness/units.hpp"
 #include "harness/verdict_table.hpp"
 #include "harness/verdicts.hpp"
@@ -172,6 +175,34 @@ std::string no_ratios(const CellRecord& cell, const Plan& plan) {
   return fmt::format("no ratios: all slices of the baseline {} were dropped", plan.baseline);
 }
 
+// Hypervisors fill the twelve bytes of their CPUID signature by repeating it: "KVMKVMKVM" is KVM.
+std::string once(const std::string& signature) {
+  for (std::size_t n = 1; n <= signature.size() / 2; ++n) {
+    // Repeated if it is its own continuation.
+    if (signature.size() % n == 0 &&
+        signature.compare(n, std::string::npos, signature, 0, signature.size() - n) == 0) {
+      return signature.substr(0, n);
+    }
+  }
+  return signature;
+}
+
+// As a shell takes it back for one word.
+std::string shell_word(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      out += "'\\''";
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
 }  // namespace
 
 std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
@@ -200,6 +231,7 @@ std::vector<std::string> notes_of(const CellRecord& cell, const Plan& plan) {
     notes.push_back(fmt::format("{} rounds dropped and repeated: the hypervisor took the CPU away",
                                 stolen_rounds));
   }
+  if (const std::string note = seam_line(cell); !note.empty()) notes.push_back(note);
   if (const std::string note = no_ratios(cell, plan); !note.empty()) notes.push_back(note);
   if (const std::string note = short_slices(cell, plan); !note.empty()) notes.push_back(note);
   return notes;
@@ -212,7 +244,7 @@ std::vector<std::string> preamble(const RunRecord& run) {
                               fact(env, "/machine/cpus_online"),
                               fact(env, "/machine/hypervisor") == "unknown"
                                   ? "no hypervisor seen"
-                                  : "under " + fact(env, "/machine/hypervisor"),
+                                  : "under " + once(fact(env, "/machine/hypervisor")),
                               fact(env, "/kernel/release")));
   lines.push_back(fmt::format("{} build by {}, commit {}{}", fact(env, "/build/type"),
                               fact(env, "/build/compiler"), fact(env, "/build/commit"),
@@ -232,8 +264,16 @@ std::vector<std::string> preamble(const RunRecord& run) {
       run.plan.baseline, run.steal.median_share * 100));
   if (run.plan.quick) lines.emplace_back("QUICK run: numbers, never a verdict.");
   if (run.partial)
-    lines.emplace_back("PARTIAL run: it was interrupted; what is here was measured.");
+    lines.emplace_back(
+        run.plan.sweep ? "PARTIAL run: interrupted, or its time was up; what is here was measured."
+                       : "PARTIAL run: it was interrupted; what is here was measured.");
   return lines;
+}
+
+std::string command_text(const RunRecord& run) {
+  Row words;
+  for (const std::string& word : run.command) words.push_back(shell_word(word));
+  return fmt::format("{}", fmt::join(words, " "));
 }
 
 std::vector<std::string> absences(const RunRecord& run) {
@@ -260,6 +300,17 @@ std::vector<std::string> absences(const RunRecord& run) {
 
 std::string markdown_row(const std::vector<std::string>& row) {
   return fmt::format("| {} |\n", fmt::join(row, " | "));
+}
+
+std::string markdown_rows(const Row& headings, const std::vector<Row>& rows) {
+  if (rows.empty()) return "";
+  std::string out = markdown_row(headings) + markdown_row(Row(headings.size(), ":--"));
+  for (const Row& row : rows) {
+    Row safe;
+    for (const std::string& text : row) safe.push_back(markdown_text(text));
+    out += markdown_row(safe);
+  }
+  return out;
 }
 
 std::string cell_title(const CellShape& shape) {
@@ -328,6 +379,13 @@ std::string terminal_table(const RunRecord& run) {
     out += terminal_verdicts(run, cell);
     for (const std::string& note : notes_of(cell, run.plan)) out += "  " + note + "\n";
   }
+  for (const SweepRecord& sweep : run.sweeps) {
+    out += fmt::format("\n{}\n", sweep_title(sweep));
+    std::vector<Row> rows = sweep_rows(sweep);
+    rows.insert(rows.begin(), sweep_headings(sweep));
+    out += aligned(rows);
+    for (const std::string& text : sweep_lines(sweep)) out += "  " + text + "\n";
+  }
   out += "\n";
   for (const std::string& text : overall(run)) out += "over all closed-loop cells: " + text + "\n";
   for (const std::string& text : absences(run)) out += text + "\n";
@@ -339,8 +397,15 @@ std::string terminal_table(const RunRecord& run) {
 std::string markdown_table(const RunRecord& run) {
   std::string out = fmt::format("# echolab run of {}\n\n", run.started);
   for (const std::string& text : preamble(run)) out += "- " + markdown_text(text) + "\n";
-  out += fmt::format("- command: `{}`\n", fmt::join(run.command, " "));
+  out += fmt::format("- command: `{}`\n", command_text(run));
   for (const std::string& text : absences(run)) out += "- " + markdown_text(text) + "\n";
+  for (const SweepRecord& sweep : run.sweeps) {
+    out += fmt::format("\n## {}\n", markdown_text(sweep_title(sweep)));
+    Row headings = sweep_headings(sweep);
+    for (std::string& text : headings) text = markdown_text(text);
+    out += fmt::format("\n{}\n", markdown_rows(headings, sweep_rows(sweep)));
+    for (const std::string& text : sweep_lines(sweep)) out += "- " + markdown_text(text) + "\n";
+  }
   for (const CellRecord& cell : run.cells) {
     out += fmt::format("\n## {}\n\n", cell_title(cell.shape));
     const std::vector<Row> rows = rows_of(cell);

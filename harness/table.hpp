@@ -15,6 +15,7 @@ std::string markdown_table(const RunRecord&);
 
 // The run in a few lines: what was measured, where and how.
 std::vector<std::string> preamble(const RunRecord&);
+std::string command_text(const RunRecord&);  // as a shell takes it back
 // What did not run here, and what the kernel did not grant.
 std::vector<std::string> absences(const RunRecord&);
 // What stands under a cell: why a row is missing, cut short or not fit for a verdict.

@@ -81,16 +81,22 @@ Trial::Trial(const Contender& contender, const CellShape& shape, std::uint64_t s
 
 void Trial::start(const std::string& program, const StartOptions& options) {
   loops_ = options.threads;
-  server_.emplace(contender_.foreign()
-                      ? Server::start_foreign(contender_.name, contender_.command, options)
-                      : Server::start_own(program, contender_.spec(), options));
+  server_.emplace([&] {
+    if (contender_.foreign()) {
+      return Server::start_foreign(contender_.name, contender_.command, options);
+    }
+    if (contender_.control()) {
+      return Server::start_control(contender_.name, sibling_program(contender_.spec()), options);
+    }
+    return Server::start_own(program, contender_.spec(), options);
+  }());
   if (server_->cpus() != options.cpus) {
     throw WrongLabel(fmt::format("{}: runs on the CPUs {} instead of {}", contender_.name,
                                  cpu_list(server_->cpus()), cpu_list(options.cpus)));
   }
   const Snapshot first = snapshot();
   result.window.rss_before_bytes = first.usage.rss_bytes;
-  if (contender_.foreign()) return;
+  if (!contender_.counts()) return;
   try {
     check_label(contender_.spec(), first.stats, server_->accounting().descriptors());
     for (const JsonReader& f : JsonReader(first.stats)["features"].items()) {
@@ -128,7 +134,7 @@ void Trial::warm_up(Nanos duration) {
 
 Trial::Snapshot Trial::snapshot() {
   Snapshot now;
-  if (!contender_.foreign()) now.stats = server_->stats();
+  if (contender_.counts()) now.stats = server_->stats();
   now.usage = server_->accounting().usage();
   now.requests = requests_;
   return now;
@@ -142,7 +148,7 @@ void Trial::open_window() {
   opened_ = snapshot();
   result.window.threads = opened_->usage.threads;
   result.window.rss_connected_bytes = opened_->usage.rss_bytes;
-  if (!contender_.foreign()) {
+  if (contender_.counts()) {
     check_threads(contender_.spec(), opened_->usage.threads, shape_.connections, loops_);
   }
 }
@@ -190,7 +196,7 @@ void Trial::close_window() try {
       difference(now.usage.voluntary_switches, opened_->usage.voluntary_switches);
   w.involuntary_switches =
       difference(now.usage.involuntary_switches, opened_->usage.involuntary_switches);
-  if (contender_.foreign()) return;
+  if (!contender_.counts()) return;
   const JsonReader later(now.stats), earlier(opened_->stats);
   w.counters.emplace();
   for (const auto& [name, value] : later["counters"].object().items()) {

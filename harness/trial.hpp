@@ -60,7 +60,7 @@ class Trial {
  private:
   struct Snapshot {
     Usage usage;
-    nlohmann::json stats;  // null for foreign servers
+    nlohmann::json stats;  // null for servers without counters
     std::uint64_t requests = 0;
   };
   Snapshot snapshot();

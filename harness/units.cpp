@@ -30,6 +30,9 @@ constexpr Unit kSizes[] = {{"", 1},
                            {"G", 1024.0 * 1048576.0},
                            {"GiB", 1024.0 * 1048576.0}};
 
+constexpr Unit kPercents[] = {{"", 1}, {"%", 1}};
+
+constexpr double kMostPercent = 1000;         // beyond ten times as much a limit judges nothing
 constexpr double kLongestDuration = 86400e9;  // ns, a day: nothing here is meant to run longer
 constexpr double kLargestCount = 1e12;        // far beyond any rate or count that makes sense
 constexpr double kLargestSize = 1e12;         // bytes
@@ -95,6 +98,10 @@ std::uint64_t parse_size(std::string_view text, std::string_view what) {
   const double n =
       parse(text, what, kSizes, "a size in bytes such as 64, 4KiB or 1MiB", kLargestSize);
   return static_cast<std::uint64_t>(whole(n, text, what));
+}
+
+double parse_percent(std::string_view text, std::string_view what) {
+  return parse(text, what, kPercents, "a percentage such as 5%", kMostPercent) / 100;
 }
 
 std::uint64_t parse_seed(std::string_view text, std::string_view what) {

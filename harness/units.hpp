@@ -25,6 +25,9 @@ std::uint64_t parse_count(std::string_view text, std::string_view what);
 // Whole.
 std::uint64_t parse_size(std::string_view text, std::string_view what);
 
+// "5%" or "5", as a share: 0.05. Zero or more, at most 1000 %.
+double parse_percent(std::string_view text, std::string_view what);
+
 // "42": any number of 64 bits, not negative.
 std::uint64_t parse_seed(std::string_view text, std::string_view what);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "harness/table.hpp"
 #include "harness/verdicts.hpp"

@@ -107,7 +107,8 @@ std::vector<std::string> reasons(const CellRecord& cell) {
   return out;
 }
 
-// Left-aligned columns.
+}  // namespace
+
 std::string aligned(const std::vector<Row>& rows) {
   std::vector<std::size_t> widths(rows.front().size());
   for (const Row& row : rows) {
@@ -124,8 +125,6 @@ std::string aligned(const std::vector<Row>& rows) {
   }
   return out;
 }
-
-}  // namespace
 
 std::string terminal_verdicts(const RunRecord& run, const CellRecord& cell) {
   std::vector<Row> rows = rows_of(run, cell, true);

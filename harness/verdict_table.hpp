@@ -13,6 +13,8 @@ namespace echolab::harness {
 std::string terminal_verdicts(const RunRecord&, const CellRecord&);
 // A Markdown table, with the sentences as its last column.
 std::string markdown_verdicts(const RunRecord&, const CellRecord&);
+// Left-aligned columns, one line a row, of equally many texts each; at least one row.
+std::string aligned(const std::vector<std::vector<std::string>>& rows);
 // What the columns mean, as far as this run has them.
 std::vector<std::string> verdict_legend(const RunRecord&);
 

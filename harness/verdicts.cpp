@@ -68,8 +68,9 @@ void withhold(Judgement& one, const std::string& why) {
 
 class CellJudge {
  public:
-  CellJudge(CellRecord& cell, const Result& baseline, const Result* copy, const Metric& metric)
-      : cell_(cell), baseline_(baseline), copy_(copy), metric_(metric) {}
+  CellJudge(CellRecord& cell, const Plan& plan, const Result& baseline, const Result* copy,
+            const Metric& metric)
+      : cell_(cell), plan_(plan), baseline_(baseline), copy_(copy), metric_(metric) {}
 
   void run() {
     const Estimate copies =
@@ -82,7 +83,7 @@ class CellJudge {
       if (&result == &baseline_ || !known(result)) continue;
       Estimate of_row = estimate(result);
       if (of_row.samples == 0 && few(result).empty()) continue;
-      if (&result != copy_ && unfit(result).empty()) ++beside;
+      if (&result != copy_ && !control(result) && unfit(result).empty()) ++beside;
       rows.emplace_back(&result, std::move(of_row));
     }
     std::vector<Judgement*> family;
@@ -93,6 +94,8 @@ class CellJudge {
       if (of_row.samples == 0) slot->ratio = *(result->summary.*metric_.ratio);  // of all together
       if (result == copy_) {
         withhold(*slot, "the baseline's second copy");
+      } else if (control(*result)) {
+        withhold(*slot, "a control: see the seam's cost");
       } else if (const std::string why = unfit(*result); !why.empty()) {
         withhold(*slot, why);
       } else if (const std::string why = few(*result); !slot->smallest_effect && !why.empty()) {
@@ -113,6 +116,11 @@ class CellJudge {
   [[nodiscard]] Estimate estimate(const Result& result) const {
     const std::vector<double> values = block_ratios(result, baseline_, metric_);
     return values.empty() ? Estimate{0, 0, {}} : estimate_median(values);
+  }
+  // It is measured against its own backend (seam.hpp): more comparisons would only weaken the rest.
+  [[nodiscard]] bool control(const Result& result) const {
+    return std::any_of(plan_.contenders.begin(), plan_.contenders.end(),
+                       [&](const Contender& c) { return c.name == result.variant && c.control(); });
   }
   // A ratio that is not printed has no verdict either.
   [[nodiscard]] bool known(const Result& result) const {
@@ -137,6 +145,7 @@ class CellJudge {
   }
 
   CellRecord& cell_;
+  const Plan& plan_;
   const Result& baseline_;
   const Result* copy_;
   const Metric& metric_;
@@ -215,12 +224,12 @@ std::string too_few_samples(const Result& one, const Result& other, const Metric
 void judge_cell(CellRecord& cell, const Plan& plan) {
   for (Result& result : cell.results) result.verdicts = {};
   const Result* baseline = find(cell, plan.baseline);
-  if (plan.quick || plan.blocks < 2 || baseline == nullptr) return;
+  if (plan.quick || plan.sweep || plan.blocks < 2 || baseline == nullptr) return;
   const Result* copy = find(cell, plan.baseline + kAgain);
   for (const Metric& metric : verdict_metrics()) {
     // At an offered rate all that keep up have the same throughput.
     if (cell.shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
-    CellJudge(cell, *baseline, copy, metric).run();
+    CellJudge(cell, plan, *baseline, copy, metric).run();
   }
 }
 

@@ -39,6 +39,8 @@ RunRecord run_of(const std::vector<std::vector<std::uint64_t>>& slices) {
       result.raw->record(value / 2);
     }
   }
+  result.blocks.clear();
+  result.blocks.emplace_back(0, result.latency);
   return run;
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "harness/controls.hpp"
 #include "tests/catch.hpp"
 #include "tests/helpers.hpp"
 
@@ -41,14 +42,16 @@ TEST_CASE("the matrix is the product of its lists", "[plan]") {
 TEST_CASE("the default plan is what the project promises", "[plan]") {
   Plan plan = plan_of(default_backends());
   CHECK(plan.contenders.size() == 7);
+  for (const Control& control : controls()) plan.contenders.push_back({control.name, ""});
+  plan.few_controls = true;
   plan.add_copy();
-  CHECK(plan.contenders.size() == 8);
+  CHECK(plan.contenders.size() == 10);
   CHECK(plan.slices >= 64);
   CHECK(plan.blocks >= 8);
   CHECK(plan.slice == 10ms);
   CHECK(plan.baseline == "epoll");
   CHECK(estimated_time(plan, plan.expand()) < most_time(plan, plan.expand()));
-  CHECK(most_time(plan, plan.expand()) < 177s);
+  CHECK(most_time(plan, plan.expand()) < 178s);
   plan.quick = true;
   plan.blocks = 1;
   plan.slices = 25;
@@ -57,6 +60,23 @@ TEST_CASE("the default plan is what the project promises", "[plan]") {
   CHECK(most_time(plan, plan.expand()) < 40s);
   plan.cap = 5s;
   CHECK(most_time(plan, plan.expand()) == 5s);  // starting and stopping may take a little more
+}
+
+TEST_CASE("raw controls are in the cells where they are asked for", "[plan][controls]") {
+  Plan plan = plan_of({"epoll", "raw-epoll", "threads"});
+  for (const Cell& cell : plan.expand()) CHECK(cell.contenders.size() == 3);
+  CHECK(plan.contenders[1].control());
+  CHECK_FALSE(plan.contenders[1].counts());
+  CHECK(Contender{"raw-epoll (A/A)", ""}.control());
+  CHECK_FALSE(plan.contenders[0].control());
+  CHECK_FALSE(Contender{"raw-epoll", "raw-epoll {port}"}.control());  // somebody else's
+  plan.few_controls = true;
+  plan.rates = {0, 20'000};
+  std::set<std::string> with;
+  for (const Cell& cell : plan.expand()) {
+    if (cell.contenders.size() == 3) with.insert(cell.shape.name());
+  }
+  CHECK(with == std::set<std::string>{"c1/s64/d1", "c64/s64/d1"});
 }
 
 TEST_CASE("shares of the lowest peak become rates when it is known", "[plan]") {

@@ -123,7 +123,7 @@ RunRecord largest_run() {
 TEST_CASE("a page holds the whole run and nothing from elsewhere", "[report]") {
   const std::string page = report_html(sample_run());
   CHECK(contains(page, "<h1>echolab run of 31 January 2025, 23:59 UTC</h1>"));
-  CHECK(contains(page, "Example CPU with 2 CPUs, Linux 6.1.0"));
+  CHECK(contains(page, "Example CPU, 2 CPUs online, under none; Linux 6.1.0"));
   CHECK(contains(page, "default-src 'none'"));
   CHECK(contains(page, "Permission is hereby granted"));  // uPlot's licence
   CHECK(count(page, "{{") == count(page, "{{}}"));
@@ -178,6 +178,21 @@ TEST_CASE("a curve ends with the last percentile that has samples enough", "[rep
   CHECK(curve.front() == 1.0);
   CHECK(curve[kCurvePerDecade].get<double>() == Approx(9000).epsilon(0.002));
   CHECK(curve.back().get<double>() == Approx(9900).epsilon(0.002));
+}
+
+TEST_CASE("a page has the seam's cost and the sweeps", "[report]") {
+  RunRecord run = sample_run();
+  run.cells[0].seams = {{"epoll", "raw-epoll", 8, 1.0312345, 1.01, 1.05, ""},
+                        {"io_uring", "raw-io_uring", 0, {}, {}, {}, "it failed"}};
+  run.sweeps = {{64, 64, 99, 1'000'000, {{"epoll", 60'000.0, {}, ""}, {"other", {}, 2e4, ""}}, {}}};
+  const ordered_json data = report_data(run);
+  CHECK(data["cells"][0]["seam"] == ordered_json::parse(R"([
+      {"backend": "epoll", "control": "raw-epoll", "ratio": 1.031, "interval": [1.01, 1.05]},
+      {"backend": "io_uring", "control": "raw-io_uring", "why": "it failed"}])"));
+  REQUIRE(data["sweeps"].size() == 1);
+  CHECK(data["sweeps"][0]["limit_us"] == 1000.0);
+  CHECK(data["sweeps"][0]["highest_rate_per_s"] == ordered_json::parse(R"({"epoll": 60000.0})"));
+  CHECK(data["sweeps"][0]["lines"].size() == 2);
 }
 
 TEST_CASE("what was not measured is absent from a page, never zero", "[report]") {

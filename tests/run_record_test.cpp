@@ -48,9 +48,15 @@ bool added(const Pointer& where) {
   if (where.back() == "blocks" && contains(where.to_string(), "/results/")) {
     return !contains(where.to_string(), "/verdicts/");
   }
-  static const std::set<std::string> kAdded{
-      "memory",       "tcp_kib_per_connection",   "idle_ticks",
-      "run_delay_ns", "run_delay_us_per_request", "others_share"};
+  static const std::set<std::string> kAdded{"memory",
+                                            "tcp_kib_per_connection",
+                                            "idle_ticks",
+                                            "run_delay_ns",
+                                            "run_delay_us_per_request",
+                                            "others_share",
+                                            "seams",
+                                            "sweep",
+                                            "sweeps"};
   return kAdded.count(where.back()) == 1;
 }
 

@@ -79,3 +79,17 @@ TEST_CASE("a run without verdicts has the ratios and the counters", "[table]") {
   CHECK(terminal_verdicts(run, run.cells[0]).empty());
   CHECK(markdown_verdicts(run, run.cells[0]).empty());
 }
+
+TEST_CASE("the head names a hypervisor once, and the command as a shell takes it", "[table]") {
+  RunRecord run = sample_run();
+  const auto under = [&](const char* signature) {
+    run.environment["machine"]["hypervisor"] = signature;
+    return terminal_table(run);
+  };
+  CHECK(contains(under("KVMKVMKVM"), "under KVM;"));
+  CHECK(contains(under("VMwareVMware"), "under VMware;"));
+  CHECK(contains(under("Microsoft Hv"), "under Microsoft Hv;"));
+  run.command = {"harness", "bench", "--server", "mine='/a b/server' {port}", "", "--rates", "25%"};
+  CHECK(contains(markdown_table(run),
+                 R"(`harness bench --server 'mine='\''/a b/server'\'' {port}' '' --rates 25%`)"));
+}

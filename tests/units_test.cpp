@@ -2,6 +2,7 @@
 #include "harness/units.hpp"
 
 #include "tests/catch.hpp"
+#include "tests/helpers.hpp"
 
 using namespace echolab::harness;
 using namespace std::chrono_literals;
@@ -42,4 +43,15 @@ TEST_CASE("units", "[load]") {
   REQUIRE(format_size(64) == "64 B");
   REQUIRE(format_size(4096) == "4 KiB");
   REQUIRE(format_size(1'572'864) == "1.5 MiB");
+}
+
+TEST_CASE("a percentage is a share, and a bad one names percentages", "[units]") {
+  CHECK(parse_percent("5%", "x") == Approx(0.05));
+  CHECK(parse_percent("12.5", "x") == Approx(0.125));
+  CHECK(parse_percent("0%", "x") == 0);
+  for (const char* bad : {"-5%", "", "%", "5%%", "5k", "many"}) {
+    CHECK(contains(error_of([&] { parse_percent(bad, "--fail-on"); }),
+                   "expected a percentage such as 5%"));
+  }
+  CHECK(contains(error_of([] { parse_percent("2000%", "--fail-on"); }), "too large"));
 }

@@ -127,7 +127,7 @@ const kPercentiles = { 50: ['p50', 'p50_us'], 90: ['p90', 'p90_us'], 99: ['p99',
 
 function throughputLatency(host, report, cell, shown, look) {
   const cells = rateCells(report, cell);
-  const sweep = report.sweeps.find((one) => one.connections === cell.connections && one.size_bytes === cell.size_bytes);
+  const sweep = report.sweeps.find((one) => one.connections === cell.connections && one.size_bytes === cell.size_bytes && kPercentiles[one.percentile]);
   const [title, field] = kPercentiles[sweep?.percentile ?? 99];
   const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
   const lines = names.flatMap((name) => [field, `raw_${field}`].map((which) => ({
@@ -139,8 +139,8 @@ function throughputLatency(host, report, cell, shown, look) {
     host.append(note(`No ${title} to show here.`));
     return;
   }
-  const limit = sweep ? sweep.limit_ns / 1e3 : null;
-  const highest = new Map((sweep?.results ?? []).map((one) => [one.variant, one.highest_rate_per_s]));
+  const limit = sweep?.limit_us;
+  const highest = new Map(Object.entries(sweep?.highest_rate_per_s ?? {}));
   chart(host, `${title} latency over achieved requests per second; the table below has the figures`, 300, {
     scales: {
       x: { time: false, range: (u, low, high) => [0, high * 1.04] },
@@ -159,6 +159,7 @@ function throughputLatency(host, report, cell, shown, look) {
   }, uPlot.join(lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)])));
   host.append(note(`Dotted: ${title} counted from the actual send. `,
     limit ? `The horizontal line is the limit, ${duration(limit)}; an upright line the highest rate at which a variant still met it.` : ''));
+  if (sweep) host.append(element('p', {}, sweep.title), element('ul', {}, sweep.lines.map((line) => element('li', {}, line))));
   host.append(asTable(`${title} by offered rate, \u00b5s`, ['variant', ...cells.map((one) => `${compact(one.rate_per_s)}/s`), ...(sweep ? ['highest rate within the limit'] : [])],
     names.map((name) => [name, ...cells.map((one) => figure(resultOf(one, name)?.figures[field])),
       ...(sweep ? [highest.get(name) ? `${compact(highest.get(name))}/s` : '-'] : [])])));

@@ -55,7 +55,7 @@ function gatesTable(report, cell) {
 }
 
 function seamTable(report) {
-  const rows = report.cells.flatMap((cell) => cell.seam.map((one) => [cell.title, one.backend, one.control, ratio(one.ratio), intervalText(one) || '-']));
+  const rows = report.cells.flatMap((cell) => cell.seam.map((one) => [cell.title, one.backend, one.control, ratio(one.ratio), intervalText(one) || one.why || '-']));
   if (rows.length === 0) return null;
   return section('seam', 'What the seam costs',
     note('CPU per request of a backend against the control of the same model that has no interface at all.'),
@@ -72,7 +72,7 @@ function facts(value, path = '') {
 function circumstances(report) {
   return section('environment', 'Environment',
     element('ul', {}, [...report.facts, ...report.absences].map((text) => element('li', {}, text))),
-    element('p', {}, 'Command: ', element('code', {}, report.command.join(' '))),
+    element('p', {}, 'Command: ', element('code', {}, report.command)),
     Object.entries(report.environment).map(([group, value]) => {
       const rows = facts(value);
       return rows.length === 0 ? null : element('details', {}, element('summary', {}, group.replaceAll('_', ' ')), table(group, ['fact', 'value'], rows));

@@ -104,6 +104,7 @@ const tests = {
     await pick(tab, 'connections', '64');
     await says(tab, '#verdicts h3', /^64 connections, 64 B, depth 1/);
     await drawn(tab, 3); // and the one over rates
+    await says(tab, '#rates', /the highest rate with p99 < 1 ms.*epoll/s);
     await pick(tab, 'size', '4 KiB');
     await says(tab, '#verdicts h3', /^64 connections, 4 KiB, depth 1/);
     await pick(tab, 'depth', '16');
