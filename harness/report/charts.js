@@ -174,6 +174,8 @@ function drawLimits(u, limit, rates) {
     ctx.stroke();
   };
   ctx.save();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
   ctx.lineWidth = devicePixelRatio;
   ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
   if (limit) {
