@@ -306,7 +306,7 @@ TEST_CASE("an interrupted run writes what it has, marked partial", "[bench]") {
   // The second cell would take minutes; the signal comes when the first one is in.
   const std::string command = fmt::format(
       "'{}' bench --backends epoll,threads --connections 2 --sizes 64 --depths 1 --rates 0,1000 "
-      "--blocks 1 --slices 300 -o '{}' 2> '{}' & pid=$!; "
+      "--blocks 1 --slices 150 -o '{}' 2> '{}' & pid=$!; "
       "until grep -q 'cell 2 of 2' '{}'; do kill -0 $pid || break; sleep 0.05; done; "
       "kill -{} $pid; wait $pid",
       program("harness"), folder.file("run"), folder.file("err"), folder.file("err"), signal);
@@ -318,6 +318,6 @@ TEST_CASE("an interrupted run writes what it has, marked partial", "[bench]") {
   const RunRecord run = read_run(folder.file("run"));
   CHECK(run.partial);
   REQUIRE_FALSE(run.cells.empty());
-  CHECK(run.cells[0].results.at(0).slices.size() >= 300);
+  CHECK(run.cells[0].results.at(0).slices.size() >= 150);
   CHECK(std::filesystem::exists(folder.file("run/table.md")));
 }
