@@ -106,10 +106,8 @@ Json curve_of(const Histogram& latency) {
 Json judgement_of(const Judgement& one) {
   Json out{{"verdict", name_of(one.verdict)},
            {"ratio", shortened(one.ratio)},
-           {"blocks", one.blocks},
            {"delta", shortened(one.delta)}};
   if (one.low && one.high) out["interval"] = {shortened(*one.low), shortened(*one.high)};
-  if (one.smallest_effect) out["smallest_effect"] = shortened(*one.smallest_effect);
   if (!one.why.empty()) out["why"] = one.why;
   return out;
 }
@@ -302,8 +300,7 @@ Json report_data(const RunRecord& run) {
   for (const CellRecord& cell : run.cells) cells.push_back(cell_of(run, cell));
   Json gates = Json::array();
   for (std::size_t i = 0; i < kGates; ++i) gates.push_back(name_of(static_cast<Gate>(i)));
-  return {{"started", run.started},
-          {"command", command_text(run)},
+  return {{"command", command_text(run)},
           {"baseline", run.plan.baseline},
           {"has_verdicts", has_verdicts(run)},
           {"warnings", warnings(run)},
