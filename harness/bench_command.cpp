@@ -129,6 +129,7 @@ Plan make_plan(const BenchArguments& typed) {
     plan.blocks = plan.most_blocks = small(typed.blocks, "--blocks");
   }
   if (!typed.cap.empty()) plan.cap = parse_duration(typed.cap, "--cap");
+  plan.slices = std::max(plan.slices, plan.blocks);  // each block has one at least
   if (!plan.sweep) plan.add_copy();  // a sweep compares with the limit, not with a baseline
   return plan;
 }

@@ -353,6 +353,16 @@ std::size_t Comparison::decided() const {
   return rows;
 }
 
+std::size_t Comparison::decided_p99() const {
+  std::size_t count = 0;
+  for (const ComparedCell& cell : cells) {
+    for (const ComparedRow& row : cell.rows) {
+      if (row.verdicts.p99 && row.verdicts.p99->verdict != Verdict::none) ++count;
+    }
+  }
+  return count;
+}
+
 std::vector<std::string> Comparison::may_be_worse() const {
   std::vector<std::string> out;
   for (const ComparedCell& cell : cells) {

@@ -16,7 +16,8 @@ namespace echolab::harness {
 namespace {
 
 struct CompareArguments {
-  std::string a, b, fail_on;
+  std::string a, b;
+  std::optional<std::string> fail_on;  // given and empty is no percentage
   bool json = false, markdown = false;
 };
 
@@ -31,7 +32,7 @@ RunRecord read(const std::string& path) {
 
 int run_compare(const CompareArguments& typed) {
   std::optional<double> limit;
-  if (!typed.fail_on.empty()) limit = parse_percent(typed.fail_on, "--fail-on");
+  if (typed.fail_on) limit = parse_percent(*typed.fail_on, "--fail-on");
   const RunRecord a = read(typed.a), b = read(typed.b);
   const Comparison comparison = compare(a, b, limit);
   if (typed.json) {

@@ -85,9 +85,9 @@ std::string conclusion(const Comparison& c, double limit) {
   if (!open.empty()) out += fmt::format("MAY BE WORSE by more: {}\n", fmt::join(open, ", "));
   out += fmt::format(
       "{} beyond {:.4g} % in CPU per request, throughput or p99. Of {} rows in both, {} could be "
-      "judged and {} have a verdict on CPU or throughput.\n",
+      "judged, {} have a verdict on CPU or throughput and {} on p99.\n",
       c.regressed() ? "REGRESSION" : "No regression", limit * 100, c.rows(), c.judged(),
-      c.decided());
+      c.decided(), c.decided_p99());
   if (!c.regressed() && !gaps.empty()) out += "Not passed: the comparison is incomplete.\n";
   return out;
 }
@@ -139,7 +139,8 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
   names("failed in B only", c.failed_in_b);
   out +=
       "req/s: replies per second. CPU us: server CPU per request. B/A: below 1 is less in B. "
-      "- : not measured. Verdicts: B against A, 95 % intervals over blocks, corrected for all "
+      "- : not measured. Verdicts: B against A, 95 % intervals over blocks of each row alone; "
+      "verdicts are corrected for all "
       "rows. "
       "They know the noise within the runs; what changed on the machine between them they "
       "cannot.\n";

@@ -60,6 +60,9 @@ Json to_gbench(const RunRecord& run) {
                               {"cpu_time", rounded(std::exp(cpu[i]))},
                               {"time_unit", "ns"},
                               {"items_per_second", rounded(std::exp(pace[i]) * kNsPerS)}});
+        if (result.no_verdict.empty()) continue;
+        benchmarks.back()["error_occurred"] = true;  // gates failed: not to be taken for good
+        benchmarks.back()["error_message"] = result.no_verdict;
       }
       ++family;
     }

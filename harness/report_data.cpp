@@ -278,13 +278,22 @@ std::vector<std::string> warnings(const RunRecord& run) {
         "No verdicts: this run has no blocks of fresh processes to judge by. Its ratios may be "
         "noise.");
   }
+  std::size_t rows = 0, unfit = 0;
   for (const CellRecord& cell : run.cells) {
     for (const Result& result : cell.results) {
+      ++rows;
+      if (!result.no_verdict.empty()) ++unfit;
       if (!result.error.empty()) {
         out.push_back(fmt::format("{} failed at {}: {}", result.variant, cell_title(cell.shape),
                                   result.error));
       }
     }
+  }
+  if (unfit > 0) {
+    out.push_back(
+        fmt::format("{} of {} rows failed their gates: their numbers are not fit for a "
+                    "verdict, and grey.",
+                    unfit, rows));
   }
   return out;
 }

@@ -172,7 +172,8 @@ std::vector<std::string> verdict_legend(const RunRecord& run) {
   }
   out.emplace_back(
       "in brackets: the 95 % interval over blocks of fresh processes. faster, slower: it lies "
-      "wholly beyond 1 +- delta; equivalent: wholly within. delta: 2 % CPU, 5 % req/s, 10 % p99, "
+      "wholly beyond 1 +- delta; equivalent: wholly within the least delta. delta: 2 % CPU, 5 % "
+      "req/s, 10 % p99, "
       "or what the baseline's second copy (A/A) shows as noise, if that is more. Among several "
       "variants: Holm's correction. none (4 %), could have seen 4 %: no verdict, a smaller "
       "difference could not have been told from noise.");

@@ -18,6 +18,10 @@ constexpr double kSamplesForP99 = Histogram::kSamplesBeyond / 0.01;
 // clearly within it, around 1.03 clearly beyond.
 constexpr double kNarrowEnough = 0.01;
 
+// Latency is compared where the requests in flight differ by less than this share: half of what
+// counts as a difference in p99.
+constexpr double kSameLoad = 0.05;
+
 std::optional<double> cpu_per_request(const SliceRow& row) {
   return ratio(as_double(row.server_cpu_ns), as_double(row.requests));
 }
@@ -61,6 +65,19 @@ std::string unfit(const Result& result) {
   return result.no_verdict.empty() ? "" : "gates failed";
 }
 
+// The mean of requests in flight over the kept slices. A closed loop that has not started all
+// connections when its slice ends loads a slow server less than a fast one.
+std::optional<double> in_flight(const Result& result) {
+  double sum = 0;
+  std::uint64_t kept = 0;
+  for (const SliceRow& row : result.slices) {
+    if (row.gate != Gate::kept) continue;
+    sum += row.inflight_mean;
+    ++kept;
+  }
+  return ratio(sum, as_double(kept));
+}
+
 void withhold(Judgement& one, const std::string& why) {
   one.verdict = Verdict::none;
   one.why = why;
@@ -100,6 +117,8 @@ class CellJudge {
         withhold(*slot, why);
       } else if (const std::string why = few(*result); !slot->smallest_effect && !why.empty()) {
         withhold(*slot, why);
+      } else if (const std::string why = other_load(*result); !why.empty()) {
+        withhold(*slot, why);
       } else if (!cell_unfit.empty()) {
         const bool seen = slot->smallest_effect.has_value();
         withhold(*slot, cell_unfit + (seen ? fmt::format("; could have seen {:.1f} %",
@@ -128,6 +147,16 @@ class CellJudge {
   }
   [[nodiscard]] std::string few(const Result& result) const {
     return too_few_samples(result, baseline_, metric_);
+  }
+  // Who has fewer requests to serve at a time has the lower latency for that reason alone.
+  [[nodiscard]] std::string other_load(const Result& result) const {
+    if (metric_.percentile == nullptr || cell_.shape.rate > 0) return "";
+    const std::optional<double> one = in_flight(result), other = in_flight(baseline_);
+    if (!one || !other) return "";
+    if (std::abs(*one - *other) <= kSameLoad * std::max(*one, *other)) return "";
+    return fmt::format(
+        "not the same load: {:.3g} requests in flight against {:.3g}; use a longer --slice", *one,
+        *other);
   }
   [[nodiscard]] std::string why_none(const Estimate& copies) const {
     if (const std::string why = unfit(baseline_); !why.empty()) return "the baseline: " + why;
@@ -263,7 +292,7 @@ std::vector<std::string> overall(const RunRecord& run) {
     std::vector<double> cpu, throughput;
     for (const CellRecord* cell : closed) {
       const Result* result = find(*cell, contender.name);
-      if (result == nullptr) continue;
+      if (result == nullptr || !unfit(*result).empty()) continue;
       const Summary& s = result->summary;
       if (s.ratio_cpu && *s.ratio_cpu > 0) cpu.push_back(*s.ratio_cpu);
       if (s.ratio_throughput && *s.ratio_throughput > 0) throughput.push_back(*s.ratio_throughput);

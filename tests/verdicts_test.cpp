@@ -144,6 +144,23 @@ TEST_CASE("p99 is judged by whole blocks, if they have 100 samples beyond it", "
   }
 }
 
+TEST_CASE("latency is not compared between different loads", "[verdicts]") {
+  RunRecord run = sample_run();
+  CellRecord& cell = run.cells[0];
+  const auto why = [&](double in_flight) {
+    for (SliceRow& slice : cell.results[1].slices) slice.inflight_mean = in_flight;
+    for (Result& result : cell.results) {
+      for (BlockRow& block : result.blocks) block.p99_ns = 1000 + block.block;
+    }
+    summarise(cell, run.plan, run.placement, run.steal);
+    return cell.results[1].verdicts.p99.value_or(Judgement{}).why;
+  };
+  CHECK(why(1.04).empty());
+  CHECK(contains(why(0.5), "not the same load: 0.5 requests in flight against 1;"));
+  CHECK(contains(why(1.1), "not the same load"));
+  CHECK(cell.results[1].verdicts.cpu->why.empty());
+}
+
 TEST_CASE("a cell is precise when its intervals are narrow", "[verdicts]") {
   CHECK(precise(cell_with(1, 0.5, 0.005)));
   CHECK_FALSE(precise(cell_with(1, 0.5, 0.02)));
@@ -231,6 +248,20 @@ TEST_CASE("a run as Google Benchmark writes it", "[gbench]") {
 }
 
 // What Google's compare.py is tested with (gbench_test.py). B: 10 % more CPU in one row.
+TEST_CASE("rows that failed their gates are errors to Google Benchmark", "[gbench]") {
+  RunRecord run = sample_run();
+  run.cells[0].results[0].no_verdict = "busy CPU";
+  bool marked = false;
+  for (const auto& entry : to_gbench(run)["benchmarks"]) {
+    const bool unfit =
+        entry["name"] == run.cells[0].results[0].variant + "/" + run.cells[0].shape.name();
+    CHECK(entry.contains("error_occurred") == unfit);
+    if (unfit) CHECK(entry["error_message"] == "busy CPU");
+    marked = marked || unfit;
+  }
+  CHECK(marked);
+}
+
 TEST_CASE("stored exports are what is written today", "[gbench]") {
   RunRecord run = sample_run();
   CHECK(slurp("tests/data/gbench-a.json") == to_gbench(run).dump(1) + "\n");

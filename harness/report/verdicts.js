@@ -35,7 +35,7 @@ function ratioCell(report, metric, result, name) {
   if (!one) return element('td', { class: 'absent', title: result.no_verdict }, '-', spoken(' no ratio'));
   const copy = report.variants.some((variant) => variant.name === name && variant.copy);
   // A run without verdicts cannot say which differences are noise: its ratios keep their colour.
-  const shows = !copy && (one.verdict ? told(one) : !report.has_verdicts);
+  const shows = !copy && !result.no_verdict && (one.verdict ? told(one) : !report.has_verdicts);
   const words = verdictWords(one);
   return element('td', {
     class: shows ? one.verdict ?? 'plain' : 'noise',
