@@ -248,20 +248,6 @@ TEST_CASE("a run as Google Benchmark writes it", "[gbench]") {
 }
 
 // What Google's compare.py is tested with (gbench_test.py). B: 10 % more CPU in one row.
-TEST_CASE("rows that failed their gates are errors to Google Benchmark", "[gbench]") {
-  RunRecord run = sample_run();
-  run.cells[0].results[0].no_verdict = "busy CPU";
-  bool marked = false;
-  for (const auto& entry : to_gbench(run)["benchmarks"]) {
-    const bool unfit =
-        entry["name"] == run.cells[0].results[0].variant + "/" + run.cells[0].shape.name();
-    CHECK(entry.contains("error_occurred") == unfit);
-    if (unfit) CHECK(entry["error_message"] == "busy CPU");
-    marked = marked || unfit;
-  }
-  CHECK(marked);
-}
-
 TEST_CASE("stored exports are what is written today", "[gbench]") {
   RunRecord run = sample_run();
   CHECK(slurp("tests/data/gbench-a.json") == to_gbench(run).dump(1) + "\n");
