@@ -178,10 +178,13 @@ void print_plan(const BenchOptions& options, const std::vector<Cell>& cells,
   const Plan& plan = options.plan;
   std::size_t rows = 0;
   for (const Cell& cell : cells) rows += cell.contenders.size();
-  fmt::print("{} cells, {} rows, {} slices of {} each in {} block{}; about {}{}{}\n", cells.size(),
-             rows, plan.slices, format_duration(plan.slice), plan.blocks,
-             plan.blocks == 1 ? "" : "s", format_duration(estimated_time(plan, cells)),
-             plan.sweep ? " a step" : "", plan.quick ? "; quick: numbers, never a verdict" : "");
+  fmt::print(
+      "{} cells, {} rows, {} slices of {} each in {} block{}; about {}{}{}{}\n", cells.size(), rows,
+      plan.slices, format_duration(plan.slice), plan.blocks, plan.blocks == 1 ? "" : "s",
+      format_duration(estimated_time(plan, cells)), plan.sweep ? " a step" : "",
+      plan.cap > plan.cap.zero() ? fmt::format(", cut off after {}", format_duration(plan.cap))
+                                 : "",
+      plan.quick ? "; quick: numbers, never a verdict" : "");
   fmt::print("baseline {}, {} thread{} a server, placement {}, {} descriptors, output in {}\n",
              plan.baseline, plan.threads, plan.threads == 1 ? "" : "s", typed.place,
              descriptors_needed(cells), folder.string());

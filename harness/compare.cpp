@@ -149,10 +149,7 @@ std::string without_blocks(const RunRecord& run) {
 
 // Two copies of one server in one run.
 Estimate copies(const CellRecord& cell, const std::string& baseline, const Metric& metric) {
-  const auto named = [&](const std::string& name) {
-    return find(cell.results, [&](const Result& r) { return r.variant == name; });
-  };
-  const Result *one = named(baseline), *two = named(baseline + kAgain);
+  const Result *one = cell.row(baseline), *two = cell.row(baseline + kAgain);
   if (one == nullptr || two == nullptr) return {};
   const std::vector<double> values = block_ratios(*two, *one, metric);
   return values.empty() ? Estimate{} : estimate_median(values);
@@ -274,8 +271,7 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
     cell.rows.reserve(cell_a.results.size());  // rows are pointed to
     for (const Result& in_a : cell_a.results) {
       if (in_a.variant.ends_with(kAgain)) continue;
-      const auto* in_b =
-          find(cell_b->results, [&](const Result& r) { return r.variant == in_a.variant; });
+      const Result* in_b = cell_b->row(in_a.variant);
       const std::string name = in_a.variant + "/" + cell_a.shape.name();
       if (in_b == nullptr) {
         out.only_a.push_back(name);
@@ -288,9 +284,7 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
       }
     }
     for (const Result& in_b : cell_b->results) {
-      if (!in_b.variant.ends_with(kAgain) && find(cell_a.results, [&](const Result& r) {
-                                               return r.variant == in_b.variant;
-                                             }) == nullptr) {
+      if (!in_b.variant.ends_with(kAgain) && cell_a.row(in_b.variant) == nullptr) {
         out.only_b.push_back(in_b.variant + "/" + cell_a.shape.name());
       }
     }

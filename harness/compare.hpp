@@ -49,10 +49,10 @@ struct Comparison {
 
   // A row got worse beyond the limit, or failed in B only.
   [[nodiscard]] bool regressed() const;
-  [[nodiscard]] std::size_t rows() const;  // that both have
-  [[nodiscard]] std::size_t decided_p99() const;
+  [[nodiscard]] std::size_t rows() const;     // that both have
   [[nodiscard]] std::size_t judged() const;   // of these, that could have shown it
   [[nodiscard]] std::size_t decided() const;  // of these, with a verdict on CPU or throughput
+  [[nodiscard]] std::size_t decided_p99() const;
   // Figures of the rows judged that are not worse for sure, but may be by more than their delta:
   // "epoll/c64/s64/d1 p99".
   [[nodiscard]] std::vector<std::string> may_be_worse() const;

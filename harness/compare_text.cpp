@@ -77,12 +77,22 @@ Json judgement_json(const std::optional<Judgement>& one) {
           {"why", one->why}};
 }
 
+// A line that says more than that is not read; in rows whose noise is large there may be hundreds.
+constexpr std::size_t kMostNamed = 8;
+
 // The last lines say what the exit status says.
 std::string conclusion(const Comparison& c, double limit) {
   std::string out;
   const std::vector<std::string> gaps = c.gaps(), open = c.may_be_worse();
   for (const std::string& gap : gaps) out += fmt::format("INCOMPLETE: {}\n", gap);
-  if (!open.empty()) out += fmt::format("MAY BE WORSE by more: {}\n", fmt::join(open, ", "));
+  if (!open.empty()) {
+    const std::size_t named = std::min(open.size(), kMostNamed);
+    out += fmt::format(
+        "MAY BE WORSE by more: {}{}\n",
+        fmt::join(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(named), ", "),
+        named < open.size() ? fmt::format(" and {} more (--json has all)", open.size() - named)
+                            : "");
+  }
   out += fmt::format(
       "{} beyond {:.4g} % in CPU per request, throughput or p99. Of {} rows in both, {} could be "
       "judged, {} have a verdict on CPU or throughput and {} on p99.\n",

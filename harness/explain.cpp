@@ -231,32 +231,27 @@ std::string decided(const Case& c, double cpu_ratio) {
   constexpr double kGoodPart = 0.25;
   const double most = named.empty() ? 0 : named.front().cost_us();
   std::erase_if(named, [&](const Figure& f) { return f.cost_us() / most < kGoodPart; });
+  // Whose cost is not known is not said to be the cause.
+  const bool priced = !named.empty() && named.back().unit_us.has_value();
+  double costs = 0;
+  for (const std::vector<Figure>& some : {named, against}) {
+    for (const Figure& f : some) costs += f.cost_us();
+  }
+  const double share = costs / difference;
+  if (priced && share < kLeastShare) named.clear();  // the others outweigh it: no cause
   std::string out =
       fmt::format("{} ({}{} us{})", words(cpu_ratio, "CPU", "more", "less"),
                   difference < 0 ? "-" : "+", figure(std::abs(difference)), utilisation(c));
   if (!named.empty()) {
-    // Whose cost is not known is not said to be the cause.
-    const bool priced = named.back().unit_us.has_value();
     out += (priced ? ": " : "; ") + list_of(named, kFigures);
     if (!priced) return out;
-    double costs = 0;
-    for (const std::vector<Figure>& some : {named, against}) {
-      for (const Figure& f : some) costs += f.cost_us();
-    }
-    const double share = costs / difference;
-    if (share >= kMostShare) return out + ", " + share_text(share);
-    if (share >= kLeastShare) {
-      out += ", " + share_text(share);
-    } else {
-      if (!against.empty()) out += ", but " + text_of(against.front(), false);
-      out += ": not what accounts for it";
-    }
+    out += ", " + share_text(share);
+    if (share >= kMostShare) return out;
   } else if (!against.empty()) {
     out += " although " + text_of(against.front(), true);
   }
   if (!unpriced.empty()) {
-    const char* beside = !named.empty() ? "also " : !against.empty() ? "but " : "";
-    return fmt::format("{}; {}{}", out, beside,
+    return fmt::format("{}; {}{}", out, named.empty() ? "" : "also ",
                        text_of(unpriced.front(), named.empty() && against.empty()));
   }
   if (const std::string split = split_text(c, difference); !split.empty()) return out + split;
@@ -306,12 +301,17 @@ bool apart(const std::optional<Judgement>& one) {
   return one && (one->verdict == Verdict::faster || one->verdict == Verdict::slower);
 }
 
-// Numbers without a cause; nothing if there is none besides those in the head.
-std::string plain(const Case& c, const std::string& head, std::size_t at_most) {
-  const auto named = chosen(figures(c), *c.base.summary.server_cpu_us_per_request,
-                            [](const Figure&) { return true; });
+// Numbers without a cause; nothing if there is none besides those in the head. `more`: of those,
+// only what moves as the CPU does, up or down; null: all.
+std::string plain(const Case& c, const std::string& head, std::size_t at_most,
+                  const bool* more = nullptr) {
+  const auto named =
+      chosen(figures(c), *c.base.summary.server_cpu_us_per_request,
+             [&](const Figure& f) { return more == nullptr || (f.row > f.base) == *more; });
   if (!named.empty()) return head + "; " + list_of(named, at_most);
-  return both_counted(c) ? head + "; no counter differs much" : "";
+  return both_counted(c) ? head + (more != nullptr ? "; no counter accounts for it"
+                                                   : "; no counter differs much")
+                         : "";
 }
 
 std::string sentence(const Case& c) {
@@ -320,7 +320,9 @@ std::string sentence(const Case& c) {
   const Verdicts& v = c.verdicts;
   if (!v.cpu && !v.throughput && !v.p99) {
     const std::optional<double>& ratio = c.row.summary.ratio_cpu;
-    return ratio ? plain(c, fmt::format("CPU x {:.2f}", *ratio), kFigures) : "";
+    if (!ratio) return "";
+    const bool more = *ratio > 1;
+    return plain(c, fmt::format("CPU x {:.2f}", *ratio), kFigures, &more);
   }
   if (apart(v.cpu)) return decided(c, v.cpu->ratio);
   const bool equal = v.cpu && v.cpu->verdict == Verdict::equivalent;
@@ -363,9 +365,8 @@ UnitCosts unit_costs(const nlohmann::json& environment) {
 }
 
 std::string explain(const RunRecord& run, const CellRecord& cell, const Result& result) {
-  const auto base = std::find_if(cell.results.begin(), cell.results.end(),
-                                 [&](const Result& r) { return r.variant == run.plan.baseline; });
-  if (base == cell.results.end() || &*base == &result) return "";
+  const Result* base = cell.row(run.plan.baseline);
+  if (base == nullptr || base == &result) return "";
   if (!base->error.empty() || !result.error.empty()) return "";
   if (result.variant == run.plan.baseline + kAgain) {
     if (!result.verdicts.cpu) return "";

@@ -11,35 +11,13 @@
 #include <vector>
 
 #include "harness/embedded.hpp"
+#include "harness/markup.hpp"
 #include "harness/report_data.hpp"
 
 namespace echolab::harness {
 namespace {
 
 constexpr const char* kFolder = "harness/report/";
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 std::string deflated(const std::string& text) {
   uLongf size = compressBound(text.size());
@@ -83,7 +61,7 @@ std::string parts(std::initializer_list<const char*> names) {
 
 std::string paragraphs(const std::vector<std::string>& lines) {
   std::string out;
-  for (const std::string& line : lines) out += fmt::format("<li>{}</li>", escaped(line));
+  for (const std::string& line : lines) out += fmt::format("<li>{}</li>", markup_text(line));
   return out.empty() ? "" : fmt::format("<ul class=\"warnings\">{}</ul>", out);
 }
 
@@ -113,9 +91,9 @@ std::string report_html(const RunRecord& run) {
       report_data(run).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return filled(
       embedded("harness/report/page.html"),
-      {{"title", escaped("echolab: " + date_text(run.started))},
-       {"heading", escaped("echolab run of " + date_text(run.started))},
-       {"statement", escaped(statement(run))},
+      {{"title", markup_text("echolab: " + date_text(run.started))},
+       {"heading", markup_text("echolab run of " + date_text(run.started))},
+       {"statement", markup_text(statement(run))},
        {"warnings", paragraphs(warnings(run))},
        {"style", parts({"uplot/uPlot.min.css", "page.css", "sources.css"})},
        // The licence goes where the code goes.

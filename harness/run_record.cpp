@@ -177,6 +177,12 @@ BlockRow::BlockRow(std::uint32_t number, const Histogram& latency)
       p99_ns(latency.supported_quantile(0.99)) {
 }
 
+const Result* CellRecord::row(const std::string& variant) const {
+  const auto found = std::find_if(results.begin(), results.end(),
+                                  [&](const Result& r) { return r.variant == variant; });
+  return found == results.end() ? nullptr : &*found;
+}
+
 bool RunRecord::failed() const {
   for (const CellRecord& cell : cells) {
     for (const Result& result : cell.results) {

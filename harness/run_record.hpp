@@ -156,6 +156,8 @@ struct CellRecord {
   CellShape shape;
   std::vector<Result> results;
   std::vector<Seam> seams{};  // of every control whose backend is here too
+
+  [[nodiscard]] const Result* row(const std::string& variant) const;  // null: not here
 };
 
 // What a step of a sweep showed. The names are written to run.json.

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "harness/controls.hpp"
@@ -10,12 +9,6 @@
 
 namespace echolab::harness {
 namespace {
-
-const Result* row_named(const CellRecord& cell, const std::string& variant) {
-  const auto found = std::find_if(cell.results.begin(), cell.results.end(),
-                                  [&](const Result& r) { return r.variant == variant; });
-  return found == cell.results.end() ? nullptr : &*found;
-}
 
 std::string unfit_for_seam(const Result& row) {
   if (!row.error.empty()) return row.variant + " failed";
@@ -58,8 +51,8 @@ std::vector<Seam> seams_of(const CellRecord& cell, const Plan& plan) {
   std::vector<Seam> out;
   for (const Contender& contender : plan.contenders) {
     if (!contender.control() || contender.again()) continue;
-    const Result* control = row_named(cell, contender.name);
-    const Result* backend = row_named(cell, control_named(contender.name)->backend);
+    const Result* control = cell.row(contender.name);
+    const Result* backend = cell.row(control_named(contender.name)->backend);
     if (control != nullptr && backend != nullptr) out.push_back(seam_between(*backend, *control));
   }
   return out;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "harness/markup.hpp"
 #include "harness/table.hpp"
 #include "harness/verdicts.hpp"
 
@@ -48,22 +49,10 @@ std::string xml_text(const std::string& text, std::size_t room) {
   for (const char c : repaired) {
     const auto byte = static_cast<unsigned char>(c);
     const bool begins = (byte & 0xc0) != 0x80;  // the others go on with a character
-    if (begins && ++characters > room) return out + "\u2026";
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      default:
-        out += byte < 0x20 || byte == 0x7f ? ' ' : c;
-    }
+    if (begins && ++characters > room) return markup_text(out) + "\u2026";
+    out += byte < 0x20 || byte == 0x7f ? ' ' : c;
   }
-  return out;
+  return markup_text(out);
 }
 
 struct Entry {

@@ -52,13 +52,6 @@ std::map<std::uint32_t, double> percentiles(const Result& result, const Metric& 
   return out;
 }
 
-const Result* find(const CellRecord& cell, const std::string& variant) {
-  for (const Result& result : cell.results) {
-    if (result.variant == variant) return &result;
-  }
-  return nullptr;
-}
-
 // Why a row is not fit for a verdict at all; empty if it is.
 std::string unfit(const Result& result) {
   if (!result.error.empty()) return "failed";
@@ -252,9 +245,9 @@ std::string too_few_samples(const Result& one, const Result& other, const Metric
 
 void judge_cell(CellRecord& cell, const Plan& plan) {
   for (Result& result : cell.results) result.verdicts = {};
-  const Result* baseline = find(cell, plan.baseline);
+  const Result* baseline = cell.row(plan.baseline);
   if (plan.quick || plan.sweep || plan.blocks < 2 || baseline == nullptr) return;
-  const Result* copy = find(cell, plan.baseline + kAgain);
+  const Result* copy = cell.row(plan.baseline + kAgain);
   for (const Metric& metric : verdict_metrics()) {
     // At an offered rate all that keep up have the same throughput.
     if (cell.shape.rate > 0 && metric.judgement == &Verdicts::throughput) continue;
@@ -291,7 +284,7 @@ std::vector<std::string> overall(const RunRecord& run) {
     if (contender.name == run.plan.baseline) continue;
     std::vector<double> cpu, throughput;
     for (const CellRecord* cell : closed) {
-      const Result* result = find(*cell, contender.name);
+      const Result* result = cell->row(contender.name);
       if (result == nullptr || !unfit(*result).empty()) continue;
       const Summary& s = result->summary;
       if (s.ratio_cpu && *s.ratio_cpu > 0) cpu.push_back(*s.ratio_cpu);

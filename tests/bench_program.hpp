@@ -40,6 +40,16 @@ inline Output bench(std::vector<std::string> arguments) {
   return run_program(arguments, std::chrono::seconds(100));
 }
 
+// It ends at once, with exit 2 and one line that has `part`.
+inline void bench_refuses(const std::vector<std::string>& arguments, const std::string& part) {
+  const Output output = bench(arguments);
+  INFO(output.err);
+  CHECK(output.exit_status == 2);
+  CHECK(output.err.find(part) != std::string::npos);
+  CHECK(output.err.find('\n') == output.err.size() - 1);
+  CHECK(output.out.empty());
+}
+
 // A matrix of one small cell, so that a test takes a second. Options of `more` replace its own.
 inline std::vector<std::string> small(const std::string& folder,
                                       std::vector<std::string> more = {}) {

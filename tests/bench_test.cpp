@@ -246,29 +246,21 @@ TEST_CASE("a server that does not start costs its row only", "[bench]") {
 }
 
 TEST_CASE("what cannot be meant ends at once, in one line, with exit 2", "[bench]") {
-  const auto refused = [](const std::vector<std::string>& arguments, const std::string& part) {
-    const Output output = bench(arguments);
-    INFO(output.err);
-    CHECK(output.exit_status == 2);
-    CHECK(contains(output.err, part));
-    CHECK(output.err.find('\n') == output.err.size() - 1);
-    CHECK(output.out.empty());
-  };
-  refused({"--backends", "nonsense"}, "known are threads");
-  refused({"--sizes", "0"}, "sizes");
-  refused({"--connections", "0"}, "connections");
-  refused({"--connections", "900000"}, "ulimit");
-  refused({"--filter", "["}, "regular expression");
-  refused({"--server", "nameless"}, "NAME=");
-  refused({"--server", "other=command"}, "{port}");
-  refused({"--baseline", "nobody"}, "baseline");
-  refused({"--blocks", "0"}, "blocks");
-  refused({"--cap", "soon"}, "--cap");
-  refused({"--slice", "fast"}, "--slice");
-  refused({"--slice", "10"}, "--slice '10': expected a duration");
-  refused({"--rates", "10"}, "use a --slice of 500 ms or more");
-  refused({"--seed", "-1"}, "--seed '-1'");
-  refused({"--place", "elsewhere"}, "--place");
+  bench_refuses({"--backends", "nonsense"}, "known are threads");
+  bench_refuses({"--sizes", "0"}, "sizes");
+  bench_refuses({"--connections", "0"}, "connections");
+  bench_refuses({"--connections", "900000"}, "ulimit");
+  bench_refuses({"--filter", "["}, "regular expression");
+  bench_refuses({"--server", "nameless"}, "NAME=");
+  bench_refuses({"--server", "other=command"}, "{port}");
+  bench_refuses({"--baseline", "nobody"}, "baseline");
+  bench_refuses({"--blocks", "0"}, "blocks");
+  bench_refuses({"--cap", "soon"}, "--cap");
+  bench_refuses({"--slice", "fast"}, "--slice");
+  bench_refuses({"--slice", "10"}, "--slice '10': expected a duration");
+  bench_refuses({"--rates", "10"}, "use a --slice of 500 ms or more");
+  bench_refuses({"--seed", "-1"}, "--seed '-1'");
+  bench_refuses({"--place", "elsewhere"}, "--place");
 }
 
 TEST_CASE("a folder that cannot be written to ends the run before it begins", "[bench]") {

@@ -410,15 +410,8 @@ TEST_CASE("a sweep's dry run says the steps; what cannot be meant is one line", 
   CHECK(dry.exit_status == 0);
   CHECK(contains(dry.out, "sweep for p99 < 1 ms: steps at 23 %, 28 %"));
   CHECK(contains(dry.out, "c64/s64: threads, epoll"));
-  const auto refused = [](const std::vector<std::string>& arguments, const std::string& part) {
-    const Output output = bench(arguments);
-    INFO(output.err);
-    CHECK(output.exit_status == 2);
-    CHECK(contains(output.err, part));
-    CHECK(output.err.find('\n') == output.err.size() - 1);
-  };
-  refused({"--sweep"}, "--sweep needs --slo");
-  refused({"--slo", "p99<1ms"}, "--slo needs --sweep");
-  refused({"--sweep", "--slo", "fast"}, "--slo 'fast'");
-  refused({"--sweep", "--slo", "p99<1ms", "--rates", "1k"}, "leave out --rates");
+  bench_refuses({"--sweep"}, "--sweep needs --slo");
+  bench_refuses({"--slo", "p99<1ms"}, "--slo needs --sweep");
+  bench_refuses({"--sweep", "--slo", "fast"}, "--slo 'fast'");
+  bench_refuses({"--sweep", "--slo", "p99<1ms", "--rates", "1k"}, "leave out --rates");
 }

@@ -21,10 +21,10 @@ std::size_t count(const std::string& text, const std::string& part) {
 
 bool allowed(const std::string& text) {
   for (std::size_t at = 0; (at = text.find('&', at)) != std::string::npos; ++at) {
-    const auto is = [&](const char* entity) { return text.compare(at, 5, entity, 5) == 0; };
-    if (!is("&amp;") && text.compare(at, 4, "&lt;") != 0 && text.compare(at, 4, "&gt;") != 0) {
-      return false;
-    }
+    const auto is = [&](std::string_view entity) {
+      return text.compare(at, entity.size(), entity) == 0;
+    };
+    if (!is("&amp;") && !is("&lt;") && !is("&gt;") && !is("&quot;")) return false;
   }
   return std::all_of(text.begin(), text.end(),
                      [](char c) { return c == '\n' || static_cast<unsigned char>(c) >= 0x20; });

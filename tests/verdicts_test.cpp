@@ -247,6 +247,18 @@ TEST_CASE("a run as Google Benchmark writes it", "[gbench]") {
   CHECK(benchmarks[7]["items_per_second"] == 400000.0);
 }
 
+TEST_CASE("rows that failed their gates are errors to Google Benchmark", "[gbench]") {
+  RunRecord run = sample_run();
+  run.cells[0].results[1].no_verdict = "busy CPU";
+  const nlohmann::ordered_json document = to_gbench(run);
+  for (const auto& entry : document["benchmarks"]) {
+    const bool unfit = entry["name"] == "other/c64/s64/d1";
+    CHECK(entry.contains("error_occurred") == unfit);
+    if (unfit) CHECK(entry["error_message"] == "busy CPU");
+  }
+  CHECK(document["benchmarks"].size() == 4 * 7);
+}
+
 // What Google's compare.py is tested with (gbench_test.py). B: 10 % more CPU in one row.
 TEST_CASE("stored exports are what is written today", "[gbench]") {
   RunRecord run = sample_run();
