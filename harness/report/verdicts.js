@@ -51,7 +51,9 @@ function ratioCell(report, metric, result, name) {
 
 // Every cell against the baseline, for one metric.
 function overview(report, metric, selected, select) {
-  const variants = columns(report);
+  // A control is compared with its own backend, further below.
+  const controls = new Set(report.cells.flatMap((cell) => cell.seam.map(({ control }) => control)));
+  const variants = columns(report).filter(({ name }) => !controls.has(name));
   const caption = `${metric.title}: ratio to ${report.baseline}${report.has_verdicts ? ', with its 95 % interval' : ''}`;
   return scrolling(caption, element('table', { class: 'overview' },
     element('caption', {}, caption, metric.less_is_better ? '; less is better' : '; more is better'),
