@@ -55,13 +55,16 @@ class Runner {
         progress_(progress),
         cells_(options.plan.expand()),
         ticks_(cpus_used(placement)),
-        circumstances_{placement.same, ticks_.cpus(), ticks_.tick_ns()} {
+        circumstances_{placement.same, ticks_.cpus(), ticks_.tick_ns(),
+                       placement.same && options.plan.sweep} {
     for (const Cell& cell : cells_) total_slices_ += planned_slices(cell);
     run_.steal.tick_ns = ticks_.tick_ns();
   }
 
   void run(const std::function<void(const RunRecord&)>& after_cell) {
-    const auto end = Clock::now() + most_time(plan(), cells_);
+    const auto began = Clock::now();
+    const auto end = began + most_time(plan(), cells_);
+    const auto no_more_blocks = began + time_for_more_blocks(plan(), cells_);
     run_.partial = !cells_.empty() || Load::interrupted();
     for (std::size_t i = 0; i < cells_.size() && !Load::interrupted(); ++i) {
       // Time that a cell leaves over is shared by those that follow.
@@ -69,7 +72,11 @@ class Runner {
       const double part = std::chrono::duration<double>(estimated_time(plan(), {cells_[i]})) /
                           estimated_time(plan(), left);
       const auto now = Clock::now();
-      cell_end_ = now + std::chrono::duration_cast<Nanos>((end - now) * part);
+      const auto share = [&](Clock::time_point of) {
+        return now + std::chrono::duration_cast<Nanos>((of - now) * part);
+      };
+      cell_end_ = share(end);
+      no_more_blocks_ = share(no_more_blocks);
       run_cell(cells_[i], i,
                fmt::format("cell {} of {}: {}", i + 1, cells_.size(), cells_[i].shape.name()));
       run_.partial = i + 1 < cells_.size() || Load::interrupted();
@@ -127,13 +134,13 @@ class Runner {
     const Nanos planned = estimated_time(plan(), {step});
     if (Load::interrupted() || now + planned > until) return std::nullopt;
     cell_end_ = std::min(until, now + 2 * planned);  // a busy machine may not take it all
+    no_more_blocks_ = cell_end_;
     run_cell(step, run_.cells.size(), "sweep: " + step.shape.name());
     if (Load::interrupted()) return std::nullopt;
     std::vector<SweepStep> steps;
     if (run_.cells.empty() || !(run_.cells.back().shape == step.shape)) return steps;
     for (const Result& result : run_.cells.back().results) {
-      steps.push_back(judge_step(result, rate, plan(), circumstances_.shared_cpu,
-                                 block_percentiles_[result.variant]));
+      steps.push_back(judge_step(result, rate, plan(), block_percentiles_[result.variant]));
     }
     return steps;
   }
@@ -161,8 +168,8 @@ class Runner {
     if (block_ == 0) return true;
     const auto now = Clock::now();
     if (block_ < plan().blocks) return now < cell_end_;  // what is missing is said in the rows
-    if (block_ >= plan().most_blocks || now + (now - cell_began_) / block_ > cell_end_)
-      return false;
+    if (block_ >= plan().most_blocks) return false;
+    if (now + (now - cell_began_) / block_ > no_more_blocks_) return false;
     CellRecord so_far = cell_record();
     summarise(so_far, plan(), run_.placement, run_.steal);
     return plan().sweep ? !enough_samples(so_far, *plan().sweep) : !precise(so_far);
@@ -404,7 +411,8 @@ class Runner {
   std::uint32_t round_ = 0;                                              // in the block
   unsigned rounds_done_ = 0;                                             // of all blocks
   Clock::time_point cell_began_;
-  Clock::time_point cell_end_;  // when it must be over, also on a busy machine
+  Clock::time_point cell_end_;        // when it must be over, also on a busy machine
+  Clock::time_point no_more_blocks_;  // when those beyond the plan must be
 };
 
 }  // namespace

@@ -59,10 +59,12 @@ double tick_error(const Result& result, const Circumstances& with) {
 
 }  // namespace
 
-Circumstances circumstances(const PlacementRecord& placement, const StealRecord& steal) {
+Circumstances circumstances(const Plan& plan, const PlacementRecord& placement,
+                            const StealRecord& steal) {
   std::set<int> cpus(placement.server_cpus.begin(), placement.server_cpus.end());
   cpus.insert(placement.client_cpus.begin(), placement.client_cpus.end());
-  return {placement.used == "same", std::max<std::size_t>(cpus.size(), 1), steal.tick_ns};
+  const bool same = placement.used == "same";
+  return {same, std::max<std::size_t>(cpus.size(), 1), steal.tick_ns, same && plan.sweep};
 }
 
 double idle_share(const std::vector<SliceRow>& rows, const Circumstances& with) {
@@ -117,7 +119,9 @@ Gate judge_slice(const SliceRow& row, const CellShape& shape, const Circumstance
   if (by_run_delay(with) && delay_share(row).value_or(0) > kRunDelayLimit) return Gate::busy;
   if (shape.rate > 0) {
     if (as_double(row.requests) < kAchievedLimit * as_double(row.due)) return Gate::achieved;
-    if (client_busy(row, with.shared_cpu).value_or(0) > kClientLimit) return Gate::client;
+    if (!with.pair && client_busy(row, with.shared_cpu).value_or(0) > kClientLimit) {
+      return Gate::client;
+    }
   } else if (little_error(row).value_or(0) > kLittleLimit) {
     return Gate::little;
   }
@@ -145,7 +149,7 @@ void judge_result(Result& result, const CellShape& shape, const Plan& plan,
   };
   if (shape.rate > 0) {
     measured(Gate::achieved, kAchievedLimit);
-    measured(Gate::client, kClientLimit);
+    if (!with.pair) measured(Gate::client, kClientLimit);
   } else {
     measured(Gate::little, kLittleLimit);
   }
@@ -172,7 +176,8 @@ void judge_result(Result& result, const CellShape& shape, const Plan& plan,
     const double kept = as_double(dropped_by(Gate::kept)) / static_cast<double>(plan.slices);
     const bool said = share > kDroppedLimit;
     whole("complete", 1 - kDroppedLimit, kept, said || kept >= 1 - kDroppedLimit,
-          fmt::format("only {} of {} slices kept", dropped_by(Gate::kept), plan.slices));
+          fmt::format("only {} of {} slices kept: interrupted, or out of time (--cap)",
+                      dropped_by(Gate::kept), plan.slices));
   }
   if (result.summary.others_share) {
     const double share = *result.summary.others_share;

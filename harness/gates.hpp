@@ -33,8 +33,11 @@ struct Circumstances {
   bool shared_cpu = true;  // client and server have the same CPUs
   std::size_t cpus = 1;    // that they have together
   std::uint64_t tick_ns = 10'000'000;
+  // A sweep on shared CPUs asks how much server and client can do together: what the client is late
+  // counts, from the intended send time, so that its limit makes a rate missed and not unknown.
+  bool pair = false;
 };
-Circumstances circumstances(const PlacementRecord&, const StealRecord&);
+Circumstances circumstances(const Plan&, const PlacementRecord&, const StealRecord&);
 
 // Per-slice gates that need no other slice: all but steal. `idle`: of idle_share().
 Gate judge_slice(const SliceRow&, const CellShape&, const Circumstances&, double idle);

@@ -78,9 +78,9 @@ std::uint64_t Histogram::quantile(double q) const {
   return max_;
 }
 
-std::optional<std::uint64_t> Histogram::supported_quantile(double q) const {
+std::optional<std::uint64_t> Histogram::supported_quantile(double q, double beyond) const {
   constexpr double rounding = 1e-6;  // 1000 samples do support 0.9, although 1 - 0.9 < 0.1
-  if (static_cast<double>(count_) * (1 - q) < kSamplesBeyond - rounding) return std::nullopt;
+  if (static_cast<double>(count_) * (1 - q) < beyond - rounding) return std::nullopt;
   return quantile(q);
 }
 

@@ -54,10 +54,11 @@ class Histogram {
   // ceil(q * count) samples are at or below it. 0 when empty.
   [[nodiscard]] std::uint64_t quantile(double q) const;
 
-  // A quantile that is worth printing: nothing unless kSamplesBeyond samples lie beyond it, else a
-  // handful of outliers decides it.
+  // A quantile that is worth printing: nothing unless so many samples lie beyond it, else a handful
+  // of outliers decides it.
   static constexpr double kSamplesBeyond = 100;
-  [[nodiscard]] std::optional<std::uint64_t> supported_quantile(double q) const;
+  [[nodiscard]] std::optional<std::uint64_t> supported_quantile(
+      double q, double beyond = kSamplesBeyond) const;
 
   // Non-empty buckets as (index, count), ascending: the sparse form that is written to results.
   [[nodiscard]] std::vector<std::pair<std::size_t, std::uint64_t>> buckets() const;

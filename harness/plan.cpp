@@ -22,15 +22,12 @@ constexpr std::chrono::nanoseconds kStartStop{4'000'000};    // per server and b
 constexpr std::chrono::nanoseconds kPerConnection{150'000};  // connect, verify, close; both sides
 constexpr double kSliceOverhead = 1.02;  // waiting for the last replies, reading the accounts
 constexpr double kWarmUpRate = 150'000;  // requests/s, of small and large ones, deep or not
-// The longest that a run may take, of what is planned.
+// The longest that a run may take, of what is planned: the same machine is half as fast on a bad day.
 constexpr int kMostTimePercent = 150;
 // Small runs get more: on a loaded machine to start one server may take seconds.
 constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};
-// Plans that fit, with a little to spare, end by then: the default matrix within 3 minutes, a quick
-// one within 40 s, the last cell's end included.
-constexpr std::chrono::nanoseconds kCap{177'000'000'000};
-constexpr std::chrono::nanoseconds kQuickCap{37'000'000'000};
-constexpr int kFitsPercent = 99;
+// The default matrix takes 3 minutes where the machine is as fast as the estimates.
+constexpr std::chrono::nanoseconds kNoMoreBlocks{177'000'000'000};
 constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
 
 constexpr double kLeastShare = 0.01;  // of a peak; less is an idle server
@@ -313,10 +310,14 @@ std::chrono::nanoseconds estimated_time(const Plan& plan, const std::vector<Cell
 std::chrono::nanoseconds most_time(const Plan& plan, const std::vector<Cell>& cells) {
   const std::chrono::nanoseconds planned = estimated_time(plan, cells);
   if (plan.cap > std::chrono::nanoseconds::zero()) return plan.cap;
-  const std::chrono::nanoseconds most =
-      std::max(planned * kMostTimePercent / 100, planned + kLeastSpareTime);
-  const std::chrono::nanoseconds cap = plan.quick ? kQuickCap : kCap;
-  return planned * 100 / kFitsPercent > cap ? most : std::min(most, cap);
+  return std::max(planned * kMostTimePercent / 100, planned + kLeastSpareTime);
+}
+
+std::chrono::nanoseconds time_for_more_blocks(const Plan& plan, const std::vector<Cell>& cells) {
+  const std::chrono::nanoseconds most = most_time(plan, cells);
+  const bool chosen = plan.cap > std::chrono::nanoseconds::zero();
+  return chosen || estimated_time(plan, cells) > kNoMoreBlocks ? most
+                                                               : std::min(most, kNoMoreBlocks);
 }
 
 std::size_t descriptors_needed(const std::vector<Cell>& cells) {

@@ -145,6 +145,8 @@ std::chrono::nanoseconds estimated_time(const Plan&, const std::vector<Cell>&);
 // When a run must be over, however busy the machine: a slice that fails a gate is repeated only
 // within this time, and what does not fit in is left out.
 std::chrono::nanoseconds most_time(const Plan&, const std::vector<Cell>&);
+// Blocks beyond the planned ones, for narrower intervals, are begun only if they end by then.
+std::chrono::nanoseconds time_for_more_blocks(const Plan&, const std::vector<Cell>&);
 
 // Descriptors that this process needs for the largest cell: it holds the connections to every
 // contender of a cell at once.

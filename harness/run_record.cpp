@@ -173,8 +173,8 @@ void write_text(const Json& value, std::size_t indent, std::string& out) {
 BlockRow::BlockRow(std::uint32_t number, const Histogram& latency)
     : block(number),
       samples(latency.count()),
-      p50_ns(latency.supported_quantile(0.5)),
-      p99_ns(latency.supported_quantile(0.99)) {
+      p50_ns(latency.supported_quantile(0.5, kSamplesBeyond)),
+      p99_ns(latency.supported_quantile(0.99, kSamplesBeyond)) {
 }
 
 const Result* CellRecord::row(const std::string& variant) const {

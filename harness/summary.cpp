@@ -172,7 +172,7 @@ std::optional<double> achieved_share(const Rows& rows, const Plan& plan) {
 
 void summarise(CellRecord& cell, const Plan& plan, const PlacementRecord& placement,
                const StealRecord& steal) {
-  const Circumstances with = circumstances(placement, steal);
+  const Circumstances with = circumstances(plan, placement, steal);
   const Result* baseline = nullptr;
   for (Result& result : cell.results) {
     result.summary = Summary{};

@@ -45,33 +45,14 @@ double dropped_share(const Result& result, std::initializer_list<Gate> by) {
   return static_cast<double>(count) / static_cast<double>(result.slices.size());
 }
 
-// Of all slices that the machine did not spoil; those in which the one CPU was used up are what an
-// overloaded pair of client and server consists of.
-std::optional<double> achieved_when_busy(const Result& result, const Plan& plan) {
-  std::vector<const SliceRow*> rows;
-  for (const SliceRow& row : result.slices) {
-    if (row.gate == Gate::kept || row.gate == Gate::client) rows.push_back(&row);
-  }
-  return rows.empty() ? std::nullopt : achieved_share(rows, plan);
-}
-
 // Why the rate was not kept up with; empty if it was, as far as that is known.
-std::string overload(const Result& result, const Plan& plan, bool shared_cpu) {
+std::string overload(const Result& result) {
   if (failed_gate(result, "keeps_up")) {
     return fmt::format("kept up with {:.1f} % of the rate",
                        result.summary.achieved_share.value_or(0) * 100);
   }
   if (dropped_share(result, {Gate::achieved}) > kDroppedLimit) {
     return "skipped requests: too many were in flight";
-  }
-  if (shared_cpu && dropped_share(result, {Gate::client}) > kDroppedLimit) {
-    const std::optional<double> share = achieved_when_busy(result, plan);
-    if (share && *share < kAchievedLimit) {
-      return fmt::format(
-          "kept up with {:.1f} % of the rate, the CPU that it shares with the "
-          "client used up",
-          *share * 100);
-    }
   }
   return "";
 }
@@ -238,7 +219,7 @@ bool enough_samples(const CellRecord& cell, const SweepGoal& goal) {
   });
 }
 
-SweepStep judge_step(const Result& result, double rate, const Plan& plan, bool shared_cpu,
+SweepStep judge_step(const Result& result, double rate, const Plan& plan,
                      const std::vector<std::uint64_t>& block_percentiles) {
   SweepStep step{rate, result.variant, Slo::unknown, {}, 0, block_percentiles.size(), ""};
   const auto limit = static_cast<std::uint64_t>(plan.sweep->limit.count());
@@ -252,7 +233,7 @@ SweepStep judge_step(const Result& result, double rate, const Plan& plan, bool s
     return step;
   }
   if (step.why = spoiled(result); !step.why.empty()) return step;
-  if (step.why = overload(result, plan, shared_cpu); !step.why.empty()) {
+  if (step.why = overload(result); !step.why.empty()) {
     step.slo = Slo::missed;
     return step;
   }

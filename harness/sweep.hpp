@@ -10,8 +10,9 @@
 // A step is met if the percentile of all kept slices is below the limit and, so that it is not
 // luck, that of most blocks alone is too. The percentile needs 100 samples beyond it; a step goes
 // on with more blocks until there are so many. A rate that the server does not keep up with is
-// missed. Where the generator or the machine spoils the figures, or samples lack, it is not known,
-// which is never taken for met.
+// missed; where client and servers share CPUs, it is the pair that does not keep up. Where a
+// generator on a CPU of its own or the machine spoils the figures, or samples lack, it is not
+// known, which is never taken for met.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,8 @@ std::chrono::nanoseconds sweep_time(const Plan&, std::size_t sweeps);
 
 // Whether all rows that can be judged have samples enough for the percentile.
 bool enough_samples(const CellRecord&, const SweepGoal&);
-// One row of a step. `block_percentiles`: of each block alone, ns. `shared_cpu`: client and servers
-// have one CPU, so that it is the pair that does not keep up.
-SweepStep judge_step(const Result&, double rate, const Plan&, bool shared_cpu,
+// One row of a step. `block_percentiles`: of each block alone, ns.
+SweepStep judge_step(const Result&, double rate, const Plan&,
                      const std::vector<std::uint64_t>& block_percentiles);
 
 // Offers a rate to some variants and says how it went with each. Nothing: no time for it, or

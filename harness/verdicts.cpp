@@ -11,8 +11,8 @@
 namespace echolab::harness {
 namespace {
 
-// Fewer than this have less than 100 samples beyond the p99.
-constexpr double kSamplesForP99 = Histogram::kSamplesBeyond / 0.01;
+// Of a block; fewer have too few beyond the p99.
+constexpr double kSamplesForP99 = BlockRow::kSamplesBeyond / 0.01;
 
 // Half of what counts as a difference in CPU per request: an interval this narrow around 1 is
 // clearly within it, around 1.03 clearly beyond.
@@ -231,12 +231,13 @@ std::string too_few_samples(const Result& one, const Result& other, const Metric
   if (metric.percentile == nullptr) return "";
   std::optional<std::uint64_t> least;  // samples of a block without it
   for (const Result* result : {&one, &other}) {
-    if (result->blocks.empty()) {
-      return fmt::format("no {} of single blocks: an early file", metric.title);
-    }
+    bool early = result->blocks.empty();
     for (const BlockRow& row : result->blocks) {
-      if (!(row.*metric.percentile)) least = std::min(least.value_or(row.samples), row.samples);
+      if (row.*metric.percentile) continue;
+      least = std::min(least.value_or(row.samples), row.samples);
+      early = early || as_double(row.samples) >= kSamplesForP99;  // more were asked for then
     }
+    if (early) return fmt::format("no {} of single blocks: an early file", metric.title);
   }
   if (!least) return "";
   return fmt::format("too few samples for {}: {} of {:.0f} in a block", metric.title, *least,

@@ -50,6 +50,21 @@ TEST_CASE("an open loop must be offered in full, by a client that is not saturat
   row.server_cpu_ns = 4'900'000;  // on the same CPU that leaves nothing
   CHECK(judge_slice(row, open, kApart, 0) == Gate::kept);
   CHECK(judge_slice(row, open, kShared, 0) == Gate::client);
+  // A sweep asks what both can do together.
+  constexpr Circumstances kPair{true, 1, 10'000'000, true};
+  CHECK(judge_slice(row, open, kPair, 0) == Gate::kept);
+  row.due = 1020;
+  CHECK(judge_slice(row, open, kPair, 0) == Gate::achieved);
+}
+
+TEST_CASE("a sweep's circumstances are a pair's where it shares the CPU", "[gates]") {
+  Plan plan;
+  const StealRecord steal;
+  const PlacementRecord same{"auto", "same", {0}, {0}, ""}, split{"auto", "split", {0}, {1}, ""};
+  CHECK_FALSE(circumstances(plan, same, steal).pair);
+  plan.sweep = SweepGoal{99, std::chrono::milliseconds(1)};
+  CHECK(circumstances(plan, same, steal).pair);
+  CHECK_FALSE(circumstances(plan, split, steal).pair);
 }
 
 TEST_CASE("a closed loop on one CPU must have had it to itself", "[gates]") {

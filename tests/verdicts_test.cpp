@@ -97,7 +97,7 @@ TEST_CASE("open loops have no verdict on throughput", "[verdicts]") {
   CHECK_FALSE(run.cells[1].results[1].verdicts.throughput);
 }
 
-TEST_CASE("p99 is judged by whole blocks, if they have 100 samples beyond it", "[verdicts]") {
+TEST_CASE("p99 is judged by whole blocks, if they have 20 samples beyond it", "[verdicts]") {
   RunRecord run = sample_run();
   CellRecord& cell = run.cells[0];
   const auto judged = [&] {
@@ -107,10 +107,15 @@ TEST_CASE("p99 is judged by whole blocks, if they have 100 samples beyond it", "
   const auto fill = [&](std::size_t row, std::uint64_t p99_ns) {
     for (BlockRow& block : cell.results[row].blocks) block.p99_ns = p99_ns + block.block;
   };
+  SECTION("as they are measured") {
+    CHECK(judged().blocks == 7);
+    CHECK(judged().low);
+  }
+  few_samples(cell);
   SECTION("too few") {
     const Judgement few = judged();
     CHECK(few.verdict == Verdict::none);
-    CHECK(few.why == "too few samples for p99: 4000 of 10000 in a block");
+    CHECK(few.why == "too few samples for p99: 1000 of 2000 in a block");
     CHECK(few.ratio == *cell.results[1].summary.ratio_p99);
     CHECK_FALSE(few.low);
   }
@@ -128,15 +133,19 @@ TEST_CASE("p99 is judged by whole blocks, if they have 100 samples beyond it", "
   SECTION("not in the second copy") {
     fill(0, 50'000);
     fill(1, 60'000);
-    CHECK(contains(judged().why, "A/A: too few samples for p99: 4000 of 10000 in a block"));
+    CHECK(contains(judged().why, "A/A: too few samples for p99: 1000 of 2000 in a block"));
   }
   SECTION("in so few blocks that there is no interval") {
     fill(0, 50'000);
     fill(1, 60'000);
     fill(2, 50'000);
     for (std::size_t i = 0; i < 3; ++i) cell.results[1].blocks[i].p99_ns.reset();
-    CHECK(judged().why == "too few samples for p99: 4000 of 10000 in a block");
+    CHECK(judged().why == "too few samples for p99: 1000 of 2000 in a block");
     CHECK(judged().blocks == 4);
+  }
+  SECTION("a file from when 100 samples were needed") {
+    for (BlockRow& block : cell.results[1].blocks) block.samples = 5000;
+    CHECK(judged().why == "no p99 of single blocks: an early file");
   }
   SECTION("a file from before") {
     cell.results[1].blocks.clear();
