@@ -22,7 +22,8 @@ constexpr std::chrono::nanoseconds kStartStop{4'000'000};    // per server and b
 constexpr std::chrono::nanoseconds kPerConnection{150'000};  // connect, verify, close; both sides
 constexpr double kSliceOverhead = 1.02;  // waiting for the last replies, reading the accounts
 constexpr double kWarmUpRate = 150'000;  // requests/s, of small and large ones, deep or not
-// The longest that a run may take, of what is planned: the same machine is half as fast on a bad day.
+// The longest that a run may take, of what is planned: the same machine is half as fast on a bad
+// day.
 constexpr int kMostTimePercent = 150;
 // Small runs get more: on a loaded machine to start one server may take seconds.
 constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};

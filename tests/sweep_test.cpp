@@ -346,8 +346,7 @@ TEST_CASE("a server that stalls is found by offering it real load", "[sweep]") {
            row.variant = "stalling";
            const Slice slice = load->run(plan.slice, row.latency, nullptr);
            CHECK(slice.requests > 0);
-           return std::vector<SweepStep>{
-               judge_step(row, rate, plan, {row.latency.quantile(0.5)})};
+           return std::vector<SweepStep>{judge_step(row, rate, plan, {row.latency.quantile(0.5)})};
          });
   REQUIRE(sweep.steps.size() == 2);
   for (const SweepStep& step : sweep.steps) CHECK(step.slo == Slo::missed);
