@@ -17,6 +17,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kPage = "report.html";
+constexpr const char* kPictures = "verdicts";
+
 struct ReportArguments {
   std::string run, output;
 };
@@ -30,15 +33,17 @@ int run_report(const ReportArguments& typed) {
   }
   const fs::path given(typed.run);
   const fs::path folder = fs::is_directory(given) ? given : given.parent_path();
-  const fs::path page = typed.output.empty() ? folder / "report.html" : fs::path(typed.output);
-  const fs::path beside = page.parent_path();
+  const fs::path page = typed.output.empty() ? folder / kPage : fs::path(typed.output);
+  // Two pages in one folder do not take each other's pictures.
+  const bool usual = page.filename() == kPage;
+  const std::string pictures = usual ? kPictures : page.stem().string() + "-" + kPictures;
   const auto write = [](const fs::path& path, const std::string& text) {
     replace_file(path, text, false);
     fmt::print("{}\n", path.string());
   };
   write(page, report_html(run));
-  write(beside / "verdicts-light.svg", verdict_svg(run, Theme::light));
-  write(beside / "verdicts-dark.svg", verdict_svg(run, Theme::dark));
+  write(page.parent_path() / (pictures + "-light.svg"), verdict_svg(run, Theme::light));
+  write(page.parent_path() / (pictures + "-dark.svg"), verdict_svg(run, Theme::dark));
   return kExitOk;
 }
 
@@ -53,7 +58,8 @@ void add_report(CLI::App& app, Chosen& chosen) {
                                         "(verdicts-light.svg, verdicts-dark.svg).");
   report->add_option("RUN", t.run, "a run folder or its run.json")->required();
   report->add_option("-o,--output", t.output,
-                     "the page; the pictures go beside it (default: report.html beside run.json)");
+                     "the page (default: report.html beside run.json); the pictures go beside it, "
+                     "those of NAME.html as NAME-verdicts-light.svg and NAME-verdicts-dark.svg");
   report->callback([typed, &chosen] { chosen = [typed] { return run_report(*typed); }; });
 }
 

@@ -12,6 +12,7 @@
 #include "harness/process.hpp"
 #include "harness/ratio.hpp"
 #include "harness/report_sources.hpp"
+#include "harness/result_record.hpp"
 #include "harness/sweep.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
@@ -22,7 +23,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Finer than a pixel and than any interval here; the page stays small by it.
+// What is drawn and not printed: finer than a pixel, and the page stays small by it.
 double shortened(double value) {
   return std::strtod(fmt::format("{:.4g}", value).c_str(), nullptr);
 }
@@ -105,16 +106,40 @@ Json curve_of(const Histogram& latency) {
 
 Json judgement_of(const Judgement& one) {
   Json out{{"verdict", name_of(one.verdict)},
-           {"ratio", shortened(one.ratio)},
-           {"delta", shortened(one.delta)}};
-  if (one.low && one.high) out["interval"] = {shortened(*one.low), shortened(*one.high)};
+           {"ratio", rounded(one.ratio)},
+           {"delta", rounded(one.delta)}};
+  if (one.low && one.high) out["interval"] = {rounded(*one.low), rounded(*one.high)};
   if (!one.why.empty()) out["why"] = one.why;
   return out;
 }
 
-// Every figure against the baseline and against the best of the cell. The baseline's second copy is
-// noise and cannot be the best.
-Json comparisons_of(const Result& result, const CellRecord& cell) {
+bool has_verdicts(const RunRecord& run) {
+  return std::any_of(run.cells.begin(), run.cells.end(), [](const CellRecord& cell) {
+    return std::any_of(cell.results.begin(), cell.results.end(), [](const Result& result) {
+      return result.verdicts.cpu || result.verdicts.throughput || result.verdicts.p99;
+    });
+  });
+}
+
+bool is_control(const VariantRecord& variant) {
+  return Contender{variant.name, variant.command}.control();
+}
+
+// Whether it can be the best of a cell: not the baseline's second copy, which is noise, no control,
+// and nobody whose numbers are not fit for a verdict or, in a run with verdicts, have none.
+bool competes(const RunRecord& run, const Result& result, const Metric& metric) {
+  if (!result.error.empty() || !result.no_verdict.empty()) return false;
+  if (result.variant == run.plan.baseline) return true;
+  if (result.variant.ends_with(kAgain)) return false;
+  for (const VariantRecord& variant : run.variants) {
+    if (variant.name == result.variant && is_control(variant)) return false;
+  }
+  const std::optional<Judgement>& judgement = result.verdicts.*metric.judgement;
+  return judgement ? judgement->verdict != Verdict::none : !has_verdicts(run);
+}
+
+// Every figure against the baseline and against the best of the cell.
+Json comparisons_of(const RunRecord& run, const CellRecord& cell, const Result& result) {
   Json out = Json::object();
   for (const Metric& metric : verdict_metrics()) {
     const std::optional<double>& own = result.summary.*metric.ratio;
@@ -122,12 +147,11 @@ Json comparisons_of(const Result& result, const CellRecord& cell) {
     double best = *own;
     for (const Result& other : cell.results) {
       const std::optional<double>& value = other.summary.*metric.ratio;
-      if (!value || !(*value > 0) || !other.error.empty() || other.variant.ends_with(kAgain))
-        continue;
+      if (!value || !(*value > 0) || !competes(run, other, metric)) continue;
       best = metric.better == Better::less ? std::min(best, *value) : std::max(best, *value);
     }
     Json& one = out[metric.name];
-    one = {{"ratio", shortened(*own)}, {"to_best", shortened(*own / best)}};
+    one = {{"ratio", rounded(*own)}, {"to_best", rounded(*own / best)}};
     const std::optional<Judgement>& judgement = result.verdicts.*metric.judgement;
     if (judgement) one.update(judgement_of(*judgement));
   }
@@ -138,8 +162,8 @@ Json gates_of(const Result& result) {
   Json out = Json::array();
   for (const GateResult& gate : result.gates) {
     out.push_back({{"gate", gate.gate},
-                   {"limit", shortened(gate.limit)},
-                   {"worst", gate.worst ? Json(shortened(*gate.worst)) : Json(nullptr)},
+                   {"limit", rounded(gate.limit)},
+                   {"worst", gate.worst ? Json(rounded(*gate.worst)) : Json(nullptr)},
                    {"dropped", gate.dropped},
                    {"passed", gate.passed}});
   }
@@ -150,13 +174,13 @@ Json result_of(const RunRecord& run, const CellRecord& cell, const Result& resul
   Json figures = Json::object(), kinds = Json::object();
   for (const SummaryField& field : summary_fields()) {
     const std::optional<double>& value = result.summary.*field.value;
-    if (value) figures[field.name] = shortened(*value);
+    if (value) figures[field.name] = rounded(*value);
   }
-  for (const auto& [kind, calls] : result.summary.syscalls_by_kind) kinds[kind] = shortened(calls);
+  for (const auto& [kind, calls] : result.summary.syscalls_by_kind) kinds[kind] = rounded(calls);
   Json out{{"variant", result.variant},
            {"figures", std::move(figures)},
            {"syscalls_by_kind", std::move(kinds)},
-           {"against", comparisons_of(result, cell)},
+           {"against", comparisons_of(run, cell, result)},
            {"explanation", explain(run, cell, result)},
            {"gates", gates_of(result)},
            {"curve", curve_of(result.latency)},
@@ -171,8 +195,8 @@ Json seam_of(const CellRecord& cell) {
   Json out = Json::array();
   for (const Seam& seam : cell.seams) {
     Json one{{"backend", seam.backend}, {"control", seam.control}};
-    if (seam.ratio) one["ratio"] = shortened(*seam.ratio);
-    if (seam.low && seam.high) one["interval"] = {shortened(*seam.low), shortened(*seam.high)};
+    if (seam.ratio) one["ratio"] = rounded(*seam.ratio);
+    if (seam.low && seam.high) one["interval"] = {rounded(*seam.low), rounded(*seam.high)};
     if (!seam.why.empty()) one["why"] = seam.why;
     out.push_back(std::move(one));
   }
@@ -184,8 +208,7 @@ Json sweeps_of(const RunRecord& run) {
   for (const SweepRecord& sweep : run.sweeps) {
     Json highest = Json::object();
     for (const SweepResult& result : sweep.results) {
-      if (result.highest_rate_per_s)
-        highest[result.variant] = shortened(*result.highest_rate_per_s);
+      if (result.highest_rate_per_s) highest[result.variant] = rounded(*result.highest_rate_per_s);
     }
     out.push_back({{"connections", sweep.connections},
                    {"size_bytes", sweep.size},
@@ -206,19 +229,11 @@ Json cell_of(const RunRecord& run, const CellRecord& cell) {
           {"size_bytes", cell.shape.size},
           {"size", format_size(cell.shape.size)},
           {"depth", cell.shape.depth},
-          {"rate_per_s", shortened(cell.shape.rate)},
+          {"rate_per_s", rounded(cell.shape.rate)},
           {"notes", notes_of(cell, run.plan)},
           {"results", std::move(results)},
           {"seam", seam_of(cell)},
           {"section_costs", section_costs(cell)}};
-}
-
-bool has_verdicts(const RunRecord& run) {
-  return std::any_of(run.cells.begin(), run.cells.end(), [](const CellRecord& cell) {
-    return std::any_of(cell.results.begin(), cell.results.end(), [](const Result& result) {
-      return result.verdicts.cpu || result.verdicts.throughput || result.verdicts.p99;
-    });
-  });
 }
 
 Json metrics() {
@@ -303,6 +318,7 @@ Json report_data(const RunRecord& run) {
   for (const VariantRecord& v : run.variants) {
     variants.push_back({{"name", v.name},
                         {"copy", v.name.ends_with(kAgain)},
+                        {"control", is_control(v)},
                         {"command", v.command},
                         {"unavailable", v.unavailable}});
   }
@@ -312,7 +328,6 @@ Json report_data(const RunRecord& run) {
   return {{"command", command_text(run)},
           {"baseline", run.plan.baseline},
           {"has_verdicts", has_verdicts(run)},
-          {"warnings", warnings(run)},
           {"facts", preamble(run)},
           {"absences", absences(run)},
           {"overall", overall(run)},
@@ -324,7 +339,7 @@ Json report_data(const RunRecord& run) {
           {"cells", std::move(cells)},
           {"sweeps", sweeps_of(run)},
           {"environment", run.environment},
-          {"sources", report_sources(nullptr)}};
+          {"sources", report_sources()}};
 }
 
 }  // namespace echolab::harness

@@ -176,14 +176,12 @@ Json section_costs(const CellRecord& cell) {
   return out;
 }
 
-Json report_sources(const CellRecord* cell) {
+Json report_sources() {
   std::vector<Source> sources;
   for (const std::string name : kSources) {
     sources.push_back({name, embedded("backends/" + name + ".cpp")});
   }
-  return {{"backends", kSources},
-          {"sections", aligned_sections(sources)},
-          {"costs", cell != nullptr ? section_costs(*cell) : Json::object()}};
+  return {{"backends", kSources}, {"sections", aligned_sections(sources)}};
 }
 
 }  // namespace echolab::harness

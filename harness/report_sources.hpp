@@ -48,7 +48,7 @@ nlohmann::ordered_json aligned_sections(const std::vector<Source>&);
 // where `what` says otherwise. Backends that counted nothing in the cell are absent.
 nlohmann::ordered_json section_costs(const CellRecord&);
 
-// {backends, sections, costs}: costs of that cell, or none.
-nlohmann::ordered_json report_sources(const CellRecord*);
+// {backends, sections}
+nlohmann::ordered_json report_sources();
 
 }  // namespace echolab::harness

@@ -195,7 +195,7 @@ class Drawing {
           "No verdicts: this run has no blocks of fresh processes to judge by. Hollow dots may be "
           "noise.");
     }
-    if (run_.partial) out.emplace_back("Partial run: it was interrupted.");
+    if (run_.partial) out.emplace_back("Partial run: what is here was measured, the rest was not.");
     return out;
   }
 

@@ -65,10 +65,9 @@ TEST_CASE("all backends have the same sections, and nothing is lost", "[sources]
 }
 
 TEST_CASE("the report has every section of every backend, side by side", "[sources]") {
-  const Json sources = report_sources(nullptr);
+  const Json sources = report_sources();
   CHECK(sources["backends"] == Json{"threads", "epoll", "io_uring", "libuv"});
   REQUIRE(sources["sections"].size() == kTitles.size() + 1);
-  CHECK(sources["costs"].empty());
   for (const Json& section : sources["sections"]) {
     REQUIRE(section["cells"].size() == 4);
     for (std::size_t i = 0; i < 4; ++i) {
@@ -119,7 +118,6 @@ TEST_CASE("counters are shown at the section that raises them", "[sources]") {
         std::set<std::string>{"receive/recv or read", "send/send or write",
                               "run/epoll_wait or poll", "run/wake-ups", "run/events a wake-up",
                               "run/context switches"});
-  CHECK(report_sources(&run.cells[0])["costs"] == costs);
 }
 
 TEST_CASE("the costs of a backend are those of its default variant, else of the first",

@@ -73,7 +73,8 @@ const logRange = (u, low, high) => (low === null ? [1, 10] : [low / 1.06, high *
 const percentileText = (beyond) => (beyond === 1 ? '0 %' : `${(100 * (1 - 1 / beyond)).toFixed(Math.max(0, Math.round(Math.log10(beyond)) - 2))} %`);
 
 function percentiles(host, report, cell, shown, look) {
-  const curves = cell.results.filter(({ variant }) => shown.has(variant)).flatMap((result) => [
+  const results = resultsOf(report, cell, shown);
+  const curves = results.flatMap((result) => [
     { name: result.variant, look: look.get(result.variant), values: result.curve },
     ...(result.raw_curve ? [{ name: `${result.variant}, from the send`, look: look.get(result.variant), values: result.raw_curve, raw: true }] : []),
   ]).filter(({ values }) => values.length > 1);
@@ -108,7 +109,7 @@ function percentiles(host, report, cell, shown, look) {
       : 'In a closed loop a server that stalls is asked less, so that stalls count once; rates (open loop) show them in full.'));
   const figures = ['p50_us', 'p90_us', 'p99_us', 'p999_us', 'max_us'];
   host.append(asTable(`Latency at ${cell.title}, \u00b5s`, ['variant', 'p50', 'p90', 'p99', 'p99.9', 'max'],
-    cell.results.filter(({ variant }) => shown.has(variant)).flatMap(({ variant, figures: own, raw_curve }) => [
+    results.flatMap(({ variant, figures: own, raw_curve }) => [
       [variant, ...figures.map((name) => figure(own[name]))],
       ...(raw_curve ? [[`${variant}, from the send`, ...figures.map((name) => figure(own[`raw_${name}`]))]] : []),
     ])));
@@ -132,9 +133,9 @@ function throughputLatency(host, report, cell, shown, look) {
   const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
   const lines = names.flatMap((name) => [field, `raw_${field}`].map((which) => ({
     name, which, look: look.get(name),
-    points: cells.map((one) => resultOf(one, name)?.figures).filter((own) => own?.requests_per_s && own[which])
-      .map((own) => [own.requests_per_s, own[which]]).sort((a, b) => a[0] - b[0]),
-  }))).filter(({ points }) => points.length > 0);
+    points: cells.map((one) => resultOf(one, name)?.figures).filter((own) => own?.requests_per_s)
+      .map((own) => [own.requests_per_s, own[which] ?? null]).sort((a, b) => a[0] - b[0]),
+  }))).filter(({ points }) => points.some(([, y]) => y !== null));
   if (lines.length === 0) {
     host.append(note(`No ${title} to show here.`));
     return;
@@ -151,12 +152,13 @@ function throughputLatency(host, report, cell, shown, look) {
       axis(title, { size: 64, splits: (u, i, low, high) => logTicks(low, high), values: (u, splits) => splits.map(duration) }),
     ],
     series: [{}, ...lines.map(({ look: own, which }) => ({
-      stroke: () => colour(own.hue), spanGaps: true, width: which === field ? kLineWidth : 1, dash: which === field ? own.dash : [1, 2],
+      stroke: () => colour(own.hue), width: which === field ? kLineWidth : 1, dash: which === field ? own.dash : [1, 2],
       points: { show: which === field, size: kPointSize, fill: () => colour(own.hue) },
     }))],
     cursor: { y: false, drag: { x: false, y: false } },
     hooks: { draw: [(u) => drawLimits(u, limit, names.map((name) => [look.get(name), highest.get(name)]))] },
-  }, uPlot.join(lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)])));
+  }, // Where only others have a point, a curve goes on; where it has one without a value, it is broken.
+  uPlot.join(lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)])));
   host.append(note(`Dotted: ${title} counted from the actual send. `,
     limit ? `The horizontal line is the limit, ${duration(limit)}; an upright line the highest rate at which a variant still met it.` : ''));
   if (sweep) host.append(element('p', {}, sweep.title), element('ul', {}, sweep.lines.map((line) => element('li', {}, line))));
@@ -211,19 +213,19 @@ function slicesOf(report, result, metric) {
 
 const kStripHeight = 34; // px a variant
 function strips(host, report, cell, metric, shown, look) {
-  const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
-  const rows = names.map((name) => ({ name, look: look.get(name), slices: slicesOf(report, resultOf(cell, name) ?? { slices: {} }, metric) }))
+  const rows = resultsOf(report, cell, shown)
+    .map((result) => ({ name: result.variant, look: look.get(result.variant), slices: slicesOf(report, result, metric) }))
     .filter(({ slices }) => slices.length > 0);
   if (rows.length === 0) {
     host.append(note('No slices to show.'));
     return;
   }
-  const values = rows.flatMap(({ slices }) => slices.map(({ value }) => value));
+  const [least, most] = ends(rows.flatMap(({ slices }) => slices.map(({ value }) => value)));
   // uPlot lays out the axes; the points are drawn below.
   chart(host, `${metric.title} of every slice at ${cell.title}, one row for each variant; the table below says how many were dropped`,
     rows.length * kStripHeight + 60, {
       scales: {
-        x: { time: false, distr: 3, range: [Math.min(...values) / 1.03, Math.max(...values) * 1.03] },
+        x: { time: false, distr: 3, range: [least / 1.03, most * 1.03] },
         y: { range: [0, rows.length], dir: -1 },
       },
       axes: [
@@ -238,14 +240,17 @@ function strips(host, report, cell, metric, shown, look) {
       series: [{}, { paths: () => null, points: { show: false } }],
       cursor: { show: false },
       hooks: { draw: [(u) => drawStrips(u, rows)] },
-    }, [[Math.min(...values), Math.max(...values)], [0, rows.length]]);
+    }, [[least, most], [0, rows.length]]);
   host.append(note('Each point is a slice, in the order of time from the top of its row to the bottom; every other block (a fresh process) is lighter. ',
     element('span', { class: 'slower' }, '\u00d7'), ' was dropped by a gate and repeated.'));
   host.append(asTable(`Slices at ${cell.title}`, ['variant', 'kept', 'dropped', `${metric.title} from`, 'to'], rows.map(({ name, slices }) => {
     const kept = slices.filter(({ gate }) => gate === 0).map(({ value }) => value);
-    return [name, String(kept.length), droppedText(report, resultOf(cell, name)),
-      kept.length ? figure(Math.min(...kept)) : '-', kept.length ? figure(Math.max(...kept)) : '-'];
+    return [name, String(kept.length), droppedText(report, resultOf(cell, name)), ...ends(kept).map(figure)];
   })));
+}
+// The least and the greatest, of any number of them.
+function ends(values) {
+  return values.reduce(([low, high], value) => [Math.min(low ?? value, value), Math.max(high ?? value, value)], [null, null]);
 }
 const compactOrFigure = (value) => (value >= 1e5 ? compact(value) : String(Number(value.toPrecision(5))));
 const kLongestName = 18; // characters; foreign servers have names of any length

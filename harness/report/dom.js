@@ -26,7 +26,8 @@ function figure(value) {
   const size = Math.abs(value);
   if (size === 0) return '0';
   if (size < 0.00005) return '<0.0001';
-  const digits = size < 0.01 ? 4 : size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0;
+  // By what it is rounded to: 0.9999 is 1.00.
+  const digits = size < 0.00995 ? 4 : size < 0.9995 ? 3 : size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
   return size < 10000 ? value.toFixed(digits) : compact(value);
 }
 // 950, 12.3k, 1.23M
@@ -50,11 +51,13 @@ const percent = (share) => `${(share * 100).toFixed(1)} %`;
 // by keyboard too.
 function table(caption, headings, rows) {
   return scrolling(caption, element('table', {},
-    element('caption', {}, caption),
+    captionOf(caption),
     element('thead', {}, element('tr', {}, headings.map((text) => element('th', { scope: 'col' }, text)))),
     element('tbody', {}, rows.map(([first, ...rest]) => element('tr', {},
       element('th', { scope: 'row' }, first), rest.map((cell) => element('td', {}, cell)))))));
 }
+// Stays in sight while its table scrolls.
+const captionOf = (...texts) => element('caption', {}, element('span', {}, texts));
 function scrolling(label, ...children) {
   return element('div', { class: 'scrolling', role: 'region', 'aria-label': label, tabindex: 0 }, ...children);
 }
@@ -76,19 +79,21 @@ function choice(name, title, options, chosen, changed) {
 
 // A variant's colour and dashes: one hue for each model, dashes for its variants, and grey for the
 // baseline's second copy.
-const kHues = { threads: '--threads', epoll: '--epoll', io_uring: '--io_uring', libuv: '--libuv' };
+const kModels = ['threads', 'epoll', 'io_uring', 'libuv'];
 const kOtherHues = ['--other-1', '--other-2', '--other-3'];
 const kDashes = [[], [6, 3], [2, 3], [9, 3, 2, 3]];
 function looks(variants) {
-  const used = {};
+  const used = new Map();
   const others = [];
   return new Map(variants.map(({ name, copy, command }) => {
     const model = command ? name : name.replace(/^raw-/, '').split(':')[0];
     if (copy) return [name, { hue: '--muted', dash: [1, 3] }];
-    if (!kHues[model] && !others.includes(model)) others.push(model);
-    const hue = kHues[model] ?? kOtherHues[others.indexOf(model) % kOtherHues.length];
-    used[hue] = (used[hue] ?? -1) + 1;
-    return [name, { hue, dash: kDashes[used[hue] % kDashes.length] }];
+    const known = kModels.includes(model);
+    if (!known && !others.includes(model)) others.push(model);
+    const hue = known ? `--${model}` : kOtherHues[others.indexOf(model) % kOtherHues.length];
+    const before = used.get(hue) ?? 0;
+    used.set(hue, before + 1);
+    return [name, { hue, dash: kDashes[before % kDashes.length] }];
   }));
 }
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();

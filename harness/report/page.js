@@ -9,13 +9,15 @@ async function read() {
 // ---- CPU per request
 
 function cpuBars(report, cell, shown, look) {
-  const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
-  const rows = names.map((name) => resultOf(cell, name)).filter((result) => result?.figures.server_cpu_us_per_request);
+  const rows = resultsOf(report, cell, shown).filter(({ figures }) => figures.server_cpu_us_per_request);
   if (rows.length === 0) return note('CPU time was not measured here.');
   const most = Math.max(...rows.map(({ figures }) => figures.server_cpu_us_per_request));
   const workers = rows.some(({ figures }) => figures.workers_us_per_request > 0);
+  const whole = rows.some(({ figures }) => !figures.user_us_per_request && !figures.system_us_per_request);
   const caption = `Server CPU per request at ${cell.title}, \u00b5s`;
-  return table(caption, ['variant', '', 'total', 'user', 'system', ...(workers ? ['kernel workers'] : []), 'client'], rows.map((result) => {
+  const kinds = [['user', 'user'], ['system', 'system'], ...(workers ? [['workers', 'kernel workers']] : []), ...(whole ? [['whole', 'not told apart']] : [])];
+  const key = element('span', { class: 'keys' }, kinds.map(([kind, text]) => element('span', {}, element('span', { class: `key ${kind}` }), text)));
+  return table(caption, ['variant', key, 'total', 'user', 'system', ...(workers ? ['kernel workers'] : []), 'client'], rows.map((result) => {
     const { server_cpu_us_per_request: total, user_us_per_request: user, system_us_per_request: system,
             workers_us_per_request: worker = 0, client_cpu_us_per_request: client } = result.figures;
     // The total is exact, the split is sampled: the bar has the length of the one, cut by the other.
@@ -32,8 +34,7 @@ function cpuBars(report, cell, shown, look) {
 // ---- why columns, gates, seam, circumstances
 
 function whyColumns(report, cell, shown) {
-  const names = columns(report).map(({ name }) => name).filter((name) => shown.has(name));
-  const rows = names.map((name) => resultOf(cell, name)).filter((result) => result && !result.error);
+  const rows = resultsOf(report, cell, shown).filter(({ error }) => !error);
   return table(`Per request at ${cell.title}`,
     ['variant', 'system calls', 'by kind', 'wake-ups', 'events/wake-up', 'switches: voluntary', 'involuntary', 'waiting, \u00b5s', 'KiB/connection'],
     rows.map(({ variant, figures, syscalls_by_kind: kinds }) => [variant,
@@ -46,7 +47,7 @@ function whyColumns(report, cell, shown) {
 function gatesTable(report, cell) {
   const names = [...new Set(cell.results.flatMap(({ gates }) => gates.map(({ gate }) => gate)))];
   return table(`Gates at ${cell.title}: the worst value against its limit, and slices dropped`, ['variant', ...names, 'slices dropped'],
-    cell.results.map((result) => [result.variant, ...names.map((name) => {
+    resultsOf(report, cell).map((result) => [result.variant, ...names.map((name) => {
       const gate = result.gates.find((one) => one.gate === name);
       if (!gate) return '-';
       return element('span', { class: gate.passed ? null : 'slower' },
@@ -94,8 +95,8 @@ class Page {
     this.chooser = element('div');
     this.details = element('div');
     const sources = element('div');
-    host.replaceChildren(
-      section('verdicts', 'Verdicts', this.choices, this.overview,
+    host.replaceChildren(this.choices,
+      section('verdicts', 'Verdicts', this.overview,
         report.overall.length ? element('details', {}, element('summary', {}, 'Over all closed-loop cells (geometric means)'),
           element('ul', {}, report.overall.map((text) => element('li', {}, text)))) : null),
       this.chooser, this.details, seamTable(report) ?? '',
@@ -163,8 +164,7 @@ class Page {
     if (rates) plots.append(rates);
     const slices = section('slices', `Every slice: ${metric.title}`);
     this.details.replaceChildren(plots,
-      section('cpu', 'CPU per request', cpuBars(report, cell, shown, look),
-        note(element('span', { class: 'key user' }), ' user ', element('span', { class: 'key system' }), ' system. The total is exact; the split is sampled by the kernel\u2019s clock tick.')),
+      section('cpu', 'CPU per request', cpuBars(report, cell, shown, look), note('The total is exact; the split is sampled by the kernel\u2019s clock tick.')),
       slices, section('why', 'Why', whyColumns(report, cell, shown)),
       section('gates', 'Gates', cell.notes.length ? element('ul', {}, cell.notes.map((text) => element('li', {}, text))) : note('No slice was dropped, and nothing failed.'),
         gatesTable(report, cell)));
@@ -174,8 +174,12 @@ class Page {
     this.sources.update(cell.section_costs);
   }
 
-  // Rebuilding takes the focus away: it goes back to where it was, by what is chosen there.
+  // Rebuilding takes the focus away: it goes back to where it was, by what is chosen there. The
+  // section that is being looked at stays where it is.
   update() {
+    const top = (section) => section.getBoundingClientRect().top;
+    const seen = [...this.host.querySelectorAll('section[id]')].find((one) => one.getBoundingClientRect().bottom > innerHeight / 2);
+    const before = seen && top(seen);
     const active = document.activeElement;
     const radio = active?.type === 'radio' ? active.name : null;
     const pressed = active?.getAttribute('aria-pressed') !== null && active?.tagName === 'BUTTON';
@@ -184,8 +188,11 @@ class Page {
       element('h3', {}, this.cell.title), cellTable(this.report, this.cell, this.metric, this.look));
     if (!this.chooser.hasChildNodes()) this.buildChooser();
     this.buildDetails();
-    if (radio) this.choices.querySelector(`input[name="${radio}"]:checked`)?.focus();
-    if (pressed) this.overview.querySelector('button[aria-pressed="true"]')?.focus();
+    const focused = radio ? this.choices.querySelector(`input[name="${radio}"]:checked`)
+      : pressed ? this.overview.querySelector('button[aria-pressed="true"]') : null;
+    focused?.focus({ preventScroll: true });
+    const after = seen && document.getElementById(seen.id);
+    if (after) scrollBy(0, top(after) - before);
     document.getElementById('status').textContent = `${this.metric.title} at ${this.cell.title}`;
   }
 }

@@ -1,6 +1,5 @@
 // The backend sources side by side: a row that opens for each section, with what it cost beside its
-// title. data: { backends, sections, costs } of report_sources.hpp.
-'use strict';
+// title. data: { backends, sections } of report_sources.hpp; costs: section_costs() of a cell.
 
 // Fills `host`; returns { update(costs) }, for another cell.
 function sourcesView(host, data) {
@@ -12,13 +11,6 @@ function sourcesView(host, data) {
     'protected public reinterpret_cast return short signed sizeof static static_cast struct switch template this throw true try typename unsigned using ' +
     'virtual void volatile while').split(' '));
   const kToken = /(?<comment>\/\/.*|\/\*[^]*?\*\/)|(?<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)+')|(?<directive>^[ \t]*#[ \t]*\w+)|(?<word>[A-Za-z_]\w*)|\d[\w']*/gm;
-
-  const make = (tag, attributes = {}, ...children) => {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    node.append(...children);
-    return node;
-  };
 
   // [kind or null, text] one after the other: the whole text.
   const tokens = (text) => {
@@ -39,7 +31,7 @@ function sourcesView(host, data) {
   const code = ({ backend, first_line: first, text }, title) => {
     const lines = [];
     const begin = (indent) => {
-      lines.push(make('span', { class: 'line' }));
+      lines.push(element('span', { class: 'line' }));
       lines[lines.length - 1].style.setProperty('--indent', `${Math.min(indent, kMostIndent)}ch`);
     };
     const neat = text.replace(/\r/g, '').replace(/\n+$/, '').replace(/^( *\/\/ ---- .* ----)-+$/m, '$1');
@@ -52,16 +44,16 @@ function sourcesView(host, data) {
           lines[lines.length - 1].append('\n');
           begin(indents[lines.length]);
         }
-        if (part) lines[lines.length - 1].append(kind ? make('span', { class: kind }, part) : part);
+        if (part) lines[lines.length - 1].append(kind ? element('span', { class: kind }, part) : part);
       });
     }
-    const pre = make('pre', {}, make('code', {}, ...lines));
+    const pre = element('pre', {}, element('code', {}, ...lines));
     pre.style.setProperty('counter-reset', `line ${first - 1}`);
-    return make('section', { 'aria-label': `${backend}, ${title}` },
-      make('h4', {}, `${backend}.cpp`, make('small', {}, ` lines ${first} to ${first + lines.length - 1}`)), pre);
+    return element('section', { 'aria-label': `${backend}, ${title}` },
+      element('h3', {}, `${backend}.cpp`, element('small', {}, ` lines ${first} to ${first + lines.length - 1}`)), pre);
   };
 
-  let costs = data.costs;
+  let costs = {};
   const shown = new Set(data.backends.filter((name) => kFirstShown.includes(name)));
   if (shown.size === 0) data.backends.slice(0, 2).forEach((name) => shown.add(name));
   const visible = (section) => data.backends
@@ -77,19 +69,19 @@ function sourcesView(host, data) {
   // One row of the list: its summary always, its code when it is open.
   const row = (section) => {
     const { title } = section;
-    const cost = make('span', { class: 'costs' });
-    const columns = make('div', { class: 'columns' });
-    const details = make('details', {}, make('summary', {}, make('span', { class: 'title' }, title), cost), columns);
+    const cost = element('span', { class: 'costs' });
+    const columns = element('div', { class: 'columns' });
+    const details = element('details', {}, element('summary', {}, element('span', { class: 'title' }, title), cost), columns);
     const fill = () => {
       if (!details.open) return columns.replaceChildren();
       columns.replaceChildren(...visible(section).map(({ backend, cell }) =>
-        cell ? code(cell, title) : make('p', { class: 'absent' }, `${backend} has no such section.`)));
+        cell ? code(cell, title) : element('p', { class: 'absent' }, `${backend} has no such section.`)));
     };
     const price = () => {
       const here = visible(section).filter(({ cell }) => cell).map(({ backend }) => backend);
       const any = here.some((backend) => costs[backend]?.sections[title]);
       cost.replaceChildren(...(any ? here : []).map((backend) =>
-        make('span', {}, make('b', {}, costs[backend]?.variant ?? backend), ` ${costText(backend, title)} `)));
+        element('span', {}, element('b', {}, costs[backend]?.variant ?? backend), ` ${costText(backend, title)} `)));
     };
     details.addEventListener('toggle', fill);
     details.open = title === kFirstOpen;
@@ -97,17 +89,17 @@ function sourcesView(host, data) {
   };
 
   const rows = data.sections.map(row);
-  const chooser = make('fieldset', { class: 'chooser' }, make('legend', {}, 'Side by side'), ...data.backends.map((name) => {
-    const box = make('input', { type: 'checkbox', value: name });
+  const chooser = element('fieldset', { class: 'chooser' }, element('legend', {}, 'Side by side'), ...data.backends.map((name) => {
+    const box = element('input', { type: 'checkbox', value: name });
     box.checked = shown.has(name);
     box.addEventListener('change', () => {
       if (box.checked) shown.add(name);
       else shown.delete(name);
       rows.forEach(({ fill, price }) => { fill(); price(); });
     });
-    return make('label', {}, box, ` ${name}`);
+    return element('label', {}, box, ` ${name}`);
   }));
-  const legend = make('p', { class: 'legend' });
+  const legend = element('p', { class: 'legend' });
   const price = () => {
     legend.textContent = Object.keys(costs).length === 0 ? 'No backend counted its system calls in this cell.'
       : 'Beside a title: what the section cost, per request. What all sections share stands at run.';

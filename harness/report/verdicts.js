@@ -7,6 +7,10 @@ function columns(report) {
   return [...report.variants].sort((a, b) => rank(a) - rank(b));
 }
 const resultOf = (cell, name) => cell.results.find((result) => result.variant === name);
+// Those of a cell in the order of the columns; `shown`: only these.
+function resultsOf(report, cell, shown) {
+  return columns(report).filter(({ name }) => !shown || shown.has(name)).map(({ name }) => resultOf(cell, name)).filter(Boolean);
+}
 const intervalText = (one) => (one?.interval ? `${one.interval[0].toFixed(2)}\u2013${one.interval[1].toFixed(2)}` : '');
 
 // How far from the best of its row, from 0 (the best) to 1 (three times as bad and more).
@@ -32,7 +36,7 @@ function ratioCell(report, metric, result, name) {
     return element('td', { class: 'baseline', style: `--heat:${at.toFixed(3)}` },
       figure(absolute), element('small', {}, metric.unit));
   }
-  if (!one) return element('td', { class: 'absent', title: result.no_verdict }, '-', spoken(' no ratio'));
+  if (!one) return element('td', { class: 'absent', title: result.no_verdict }, '-', spoken(` no ratio ${result.no_verdict ?? ''}`));
   const copy = report.variants.some((variant) => variant.name === name && variant.copy);
   // A run without verdicts cannot say which differences are noise: its ratios keep their colour.
   const shows = !copy && !result.no_verdict && (one.verdict ? told(one) : !report.has_verdicts);
@@ -52,11 +56,10 @@ function ratioCell(report, metric, result, name) {
 // Every cell against the baseline, for one metric.
 function overview(report, metric, selected, select) {
   // A control is compared with its own backend, further below.
-  const controls = new Set(report.cells.flatMap((cell) => cell.seam.map(({ control }) => control)));
-  const variants = columns(report).filter(({ name }) => !controls.has(name));
+  const variants = columns(report).filter(({ control }) => !control);
   const caption = `${metric.title}: ratio to ${report.baseline}${report.has_verdicts ? ', with its 95 % interval' : ''}`;
   return scrolling(caption, element('table', { class: 'overview' },
-    element('caption', {}, caption, metric.less_is_better ? '; less is better' : '; more is better'),
+    captionOf(caption, metric.less_is_better ? '; less is better' : '; more is better'),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, 'cell'),
       variants.map(({ name, unavailable }) => element('th', { scope: 'col', title: unavailable || null }, name)))),
     element('tbody', {}, report.cells.map((cell, index) => element('tr', {
@@ -91,7 +94,7 @@ function legend(report, metric) {
 // ---- one cell
 
 // A dot with its interval on an axis that all rows share.
-const kForest = { width: 200, height: 20, margin: 8 };
+const kForest = { width: 160, height: 20, margin: 8 };
 function forestScale(cell, metric) {
   const ends = cell.results.flatMap(({ against: { [metric.name]: one } }) =>
     (one ? [one.ratio, ...(one.interval ?? [])] : []));
@@ -132,10 +135,8 @@ function cellTable(report, cell, metric, look) {
   const scale = forestScale(cell, metric);
   const metrics = report.metrics;
   const caption = `${cell.title}: every variant against ${report.baseline}`;
-  const names = columns(report).map(({ name }) => name);
-  const results = [...cell.results].sort((a, b) => names.indexOf(a.variant) - names.indexOf(b.variant));
   const wide = 2 + 2 * metrics.length;
-  const rows = results.map((result) => {
+  const rows = resultsOf(report, cell).map((result) => {
     const heading = element('th', { scope: 'rowgroup' }, swatch(look.get(result.variant)), result.variant);
     if (result.error) {
       return element('tbody', {}, element('tr', {}, heading, element('td', { colspan: wide - 1, class: 'failed' }, `failed: ${result.error}`)));
@@ -147,7 +148,7 @@ function cellTable(report, cell, metric, look) {
       result.explanation ? element('tr', { class: 'why' }, element('td', { colspan: wide }, element('p', {}, result.explanation))) : null);
   });
   return scrolling(caption, element('table', { class: 'cell' },
-    element('caption', {}, caption),
+    captionOf(caption),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, 'variant'),
       element('th', { scope: 'col', class: 'plot' }, `${metric.title} `, element('small', {}, `${scale.low.toFixed(2)}\u00d7 to ${scale.high.toFixed(2)}\u00d7`)),
       metrics.map((each) => [
