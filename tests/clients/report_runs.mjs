@@ -58,6 +58,17 @@ export function whole() {
   }];
   return run;
 }
+// Its rates without a sweep and so without limits in the chart; then with a rate at which samples lacked.
+export function rates() {
+  return { ...whole(), sweeps: [] };
+}
+export function gap() {
+  const run = rates();
+  for (const cell of run.cells.filter((one) => one.rate_per_s === 40000)) {
+    for (const { summary } of cell.results) summary.p99_us = summary.raw_p99_us = null;
+  }
+  return run;
+}
 export function version1() {
   const run = reference();
   run.cells.length = 2;
