@@ -102,7 +102,8 @@ class Page {
       this.chooser, this.details, seamTable(report) ?? '',
       section('sources', 'The backends side by side', sources), circumstances(report));
     this.sources = sourcesView(sources, report.sources);
-    this.update();
+    this.buildChooser();
+    this.build();
   }
 
   get cell() { return this.report.cells[this.selected]; }
@@ -174,8 +175,16 @@ class Page {
     this.sources.update(cell.section_costs);
   }
 
-  // Rebuilding takes the focus away: it goes back to where it was, by what is chosen there. The
-  // section that is being looked at stays where it is.
+  build() {
+    this.buildChoices();
+    this.overview.replaceChildren(overview(this.report, this.metric, this.selected, (index) => this.select(index)), legend(this.report, this.metric),
+      element('h3', {}, this.cell.title), cellTable(this.report, this.cell, this.metric, this.look));
+    this.buildDetails();
+    document.getElementById('status').textContent = `${this.metric.title} at ${this.cell.title}`;
+  }
+
+  // Building takes the focus away: it goes back to where it was, by what is chosen there. The section
+  // that is being looked at stays where it is.
   update() {
     const top = (section) => section.getBoundingClientRect().top;
     const seen = [...this.host.querySelectorAll('section[id]')].find((one) => one.getBoundingClientRect().bottom > innerHeight / 2);
@@ -183,17 +192,12 @@ class Page {
     const active = document.activeElement;
     const radio = active?.type === 'radio' ? active.name : null;
     const pressed = active?.getAttribute('aria-pressed') !== null && active?.tagName === 'BUTTON';
-    this.buildChoices();
-    this.overview.replaceChildren(overview(this.report, this.metric, this.selected, (index) => this.select(index)), legend(this.report, this.metric),
-      element('h3', {}, this.cell.title), cellTable(this.report, this.cell, this.metric, this.look));
-    if (!this.chooser.hasChildNodes()) this.buildChooser();
-    this.buildDetails();
+    this.build();
     const focused = radio ? this.choices.querySelector(`input[name="${radio}"]:checked`)
       : pressed ? this.overview.querySelector('button[aria-pressed="true"]') : null;
     focused?.focus({ preventScroll: true });
     const after = seen && document.getElementById(seen.id);
     if (after) scrollBy(0, top(after) - before);
-    document.getElementById('status').textContent = `${this.metric.title} at ${this.cell.title}`;
   }
 }
 

@@ -198,6 +198,7 @@ const tests = {
   async 'what is looked at stays where it is, and the choices at hand'() {
     const tab = await open('whole');
     const top = (selector) => tab.evaluate((one) => Math.round(document.querySelector(one).getBoundingClientRect().top), selector);
+    assert.equal(await tab.evaluate(() => scrollY), 0);
     await tab.evaluate(() => document.querySelector('#slices').scrollIntoView());
     const before = await top('#slices');
     for (const [group, label] of [['metric', 'p99'], ['connections', '64'], ['depth', '16'], ['connections', '1000']]) {
