@@ -13,6 +13,7 @@
 #include "harness/ratio.hpp"
 #include "harness/report_sources.hpp"
 #include "harness/result_record.hpp"
+#include "harness/seam.hpp"
 #include "harness/sweep.hpp"
 #include "harness/table.hpp"
 #include "harness/units.hpp"
@@ -224,16 +225,13 @@ Json sweeps_of(const RunRecord& run) {
 Json cell_of(const RunRecord& run, const CellRecord& cell) {
   Json results = Json::array();
   for (const Result& result : cell.results) results.push_back(result_of(run, cell, result));
-  return {{"title", cell_title(cell.shape)},
-          {"connections", cell.shape.connections},
-          {"size_bytes", cell.shape.size},
-          {"size", format_size(cell.shape.size)},
-          {"depth", cell.shape.depth},
-          {"rate_per_s", rounded(cell.shape.rate)},
-          {"notes", notes_of(cell, run.plan)},
-          {"results", std::move(results)},
-          {"seam", seam_of(cell)},
-          {"section_costs", section_costs(cell)}};
+  std::vector<std::string> notes = notes_of(cell, run.plan);
+  std::erase(notes, seam_line(cell));  // has a table of its own
+  return {{"title", cell_title(cell.shape)}, {"connections", cell.shape.connections},
+          {"size_bytes", cell.shape.size},   {"size", format_size(cell.shape.size)},
+          {"depth", cell.shape.depth},       {"rate_per_s", rounded(cell.shape.rate)},
+          {"notes", std::move(notes)},       {"results", std::move(results)},
+          {"seam", seam_of(cell)},           {"section_costs", section_costs(cell)}};
 }
 
 Json metrics() {

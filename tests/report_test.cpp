@@ -189,6 +189,9 @@ TEST_CASE("a page has the seam's cost and the sweeps", "[report]") {
   CHECK(data["cells"][0]["seam"] == ordered_json::parse(R"([
       {"backend": "epoll", "control": "raw-epoll", "ratio": 1.03123, "interval": [1.01, 1.05]},
       {"backend": "io_uring", "control": "raw-io_uring", "why": "it failed"}])"));
+  for (const auto& note : data["cells"][0]["notes"]) {
+    CHECK_FALSE(contains(note.get<std::string>(), "seam"));  // it is no gate
+  }
   REQUIRE(data["sweeps"].size() == 1);
   CHECK(data["sweeps"][0]["limit_us"] == 1000.0);
   CHECK(data["sweeps"][0]["highest_rate_per_s"] == ordered_json::parse(R"({"epoll": 60000.0})"));

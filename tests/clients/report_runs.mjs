@@ -69,6 +69,15 @@ export function gap() {
   }
   return run;
 }
+// More slices than a call can have arguments.
+export function huge() {
+  const run = rates();
+  run.cells.length = 1;
+  for (const { slices } of run.cells[0].results) {
+    for (const column of Object.values(slices)) while (column.length < 20_000) column.push(column.at(-1));
+  }
+  return run;
+}
 export function version1() {
   const run = reference();
   run.cells.length = 2;

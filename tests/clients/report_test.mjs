@@ -369,6 +369,12 @@ const tests = {
     assert.equal(await between('gap'), 0);
   },
 
+  async 'a run of very many slices is drawn'() {
+    const tab = await open('huge');
+    await drawn(tab, 2);
+    await close(tab, 'huge');
+  },
+
   async 'names are text, and gaps are gaps'() {
     const tab = await open('nasty', kPhone);
     await fits(tab);
