@@ -22,7 +22,9 @@ void differ(Comparison& out, const std::string& field, const std::string& a, con
             bool doubtful, const std::string& meaning) {
   const bool known = std::any_of(out.differences.begin(), out.differences.end(),
                                  [&](const Difference& d) { return d.field == field; });
-  if (a != b && !known) out.differences.push_back({field, a, b, doubtful, meaning});
+  if (a == b || known) return;
+  const bool perhaps = a == "unknown" || b == "unknown";
+  out.differences.push_back({field, a, b, doubtful, (perhaps ? "perhaps " : "") + meaning});
 }
 
 // ---- circumstances ------------------------------------------------------------------------------
@@ -51,6 +53,14 @@ void compare_field(Comparison& out, const nlohmann::json& a, const nlohmann::jso
   }
 }
 
+// Why a run has no blocks whose intervals could be compared; empty if it has.
+std::string without_blocks(const RunRecord& run) {
+  if (run.version == 1) return "is of schema version 1, which has no blocks";
+  if (run.plan.quick) return "is a quick run";
+  if (run.plan.blocks < 2) return "started its servers once";
+  return "";
+}
+
 std::string yes_no(bool value) {
   return value ? "yes" : "no";
 }
@@ -67,8 +77,10 @@ void compare_plans(Comparison& out, const RunRecord& a, const RunRecord& b) {
          "slices of another length weigh their ends differently");
   differ(out, "plan: slices", number(a.plan.slices), number(b.plan.slices), false,
          "the run with fewer slices is noisier");
-  differ(out, "plan: blocks", number(a.plan.blocks), number(b.plan.blocks), false,
-         "the run with fewer blocks has wider intervals");
+  if (without_blocks(a).empty() && without_blocks(b).empty()) {
+    differ(out, "plan: blocks", number(a.plan.blocks), number(b.plan.blocks), false,
+           "the run with fewer blocks has wider intervals");
+  }
   differ(out, "plan: warm-up slices", number(a.plan.warm_up), number(b.plan.warm_up), false,
          "servers and connections are not equally warm");
   differ(out, "plan: baseline", a.plan.baseline, b.plan.baseline, false,
@@ -138,13 +150,6 @@ template <class List, class Same>
 auto find(const List& list, Same same) -> decltype(&*list.begin()) {
   const auto found = std::find_if(list.begin(), list.end(), same);
   return found == list.end() ? nullptr : &*found;
-}
-
-// Why a run has no blocks whose intervals could be compared; empty if it has.
-std::string without_blocks(const RunRecord& run) {
-  if (run.plan.quick) return "is a quick run";
-  if (run.plan.blocks < 2) return "started its servers once";
-  return "";
 }
 
 // Two copies of one server in one run.
@@ -239,12 +244,13 @@ ComparedRow compare_row(const Result& a, const Result& b, const std::string& why
 
 // What a reader of any comparison with this run must know first.
 void remark(Comparison& out, const char* name, const RunRecord& run) {
-  const auto say = [&](bool is, const char* what) {
+  const auto say = [&](bool is, const std::string& what) {
     if (is) out.remarks.push_back(fmt::format("{} {}", name, what));
   };
+  const std::string without = without_blocks(run);
   say(run.partial, "is partial: it was interrupted");
   say(run.cells.empty(), "is empty: it has no results");
-  say(run.plan.quick, "is a quick run: it has numbers, never a verdict");
+  say(!without.empty(), without + ": it has numbers, never a verdict");
 }
 
 // Why no row can be judged, whatever it is; empty if some can.
@@ -257,7 +263,7 @@ std::string why_none(const Comparison& c, const RunRecord& a, const RunRecord& b
 
 void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
                    std::optional<double> limit) {
-  const std::string why = why_none(out, a, b);
+  out.unfit = why_none(out, a, b);
   std::vector<Twin> twins;
   out.cells.reserve(a.cells.size());  // their rows are pointed to
   for (const CellRecord& cell_a : a.cells) {
@@ -278,7 +284,7 @@ void compare_cells(Comparison& out, const RunRecord& a, const RunRecord& b,
         continue;
       }
       if (in_a.error.empty() && !in_b->error.empty()) out.failed_in_b.push_back(name);
-      cell.rows.push_back(compare_row(in_a, *in_b, why));
+      cell.rows.push_back(compare_row(in_a, *in_b, out.unfit));
       if (cell.rows.back().unfit.empty()) {
         twins.push_back({&cell_a, cell_b, &in_a, in_b, &cell.rows.back()});
       }

@@ -42,7 +42,8 @@ struct Comparison {
   std::vector<Difference> differences;  // the machine's first, then doubtful ones, then notes
   bool partial = false;                 // A or B was interrupted
   bool other_machine = false;           // A and B do not come from the same kind of machine
-  std::vector<std::string> remarks;     // partial, empty and quick runs
+  std::vector<std::string> remarks;     // partial and empty runs, and those without blocks
+  std::string unfit;                    // why no row is judged, whatever it is; empty if some are
   std::vector<ComparedCell> cells;
   std::vector<std::string> only_a, only_b;  // "epoll/c64/s64/d1", "c1000/s64/d1"
   std::vector<std::string> failed_in_b;     // rows that A has and B failed to measure

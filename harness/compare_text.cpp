@@ -16,6 +16,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kLongestValue = 60;  // characters of a value in the list of differences
 
+constexpr const char* kNothing = "Nothing to compare: no row is in both runs.";
+
 std::string clipped(const std::string& text) {
   if (text.size() <= kLongestValue) return text;
   return fmt::format("{}...", std::string_view(text).substr(0, kLongestValue - 3));
@@ -54,8 +56,13 @@ std::string columns_of(const Pair& pair, int digits) {
                      ratio ? fmt::format("{:.2f}", *ratio) : "-");
 }
 
-std::string verdicts_of(const ComparedRow& row) {
-  if (!row.unfit.empty()) return row.unfit;
+// What holds for all rows is said once, above them.
+std::string unfit(const Comparison& c, const ComparedRow& row) {
+  return row.unfit == c.unfit ? "" : row.unfit;
+}
+
+std::string verdicts_of(const Comparison& c, const ComparedRow& row) {
+  if (!row.unfit.empty()) return unfit(c, row);
   std::string out;
   for (const Metric& metric : verdict_metrics()) {
     const std::optional<Judgement>& one = row.verdicts.*metric.judgement;
@@ -88,7 +95,7 @@ std::string conclusion(const Comparison& c, double limit) {
   if (!open.empty()) {
     const std::size_t named = std::min(open.size(), kMostNamed);
     out += fmt::format(
-        "MAY BE WORSE by more: {}{}\n",
+        "MAY BE WORSE, for all that is known: {}{}\n",
         fmt::join(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(named), ", "),
         named < open.size() ? fmt::format(" and {} more (--json has all)", open.size() - named)
                             : "");
@@ -111,7 +118,7 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
   if (c.other_machine) {
     out +=
         "The machine differs: absolute numbers cannot be compared, only what they show within "
-        "each run.\n";
+        "each run. No row has a verdict.\n";
   }
   if (c.differences.empty()) out += "Same circumstances in every field that is known to matter.\n";
   for (const Difference& d : c.differences) {
@@ -122,6 +129,7 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
   for (const ComparedCell& cell : c.cells) {
     for (const ComparedRow& row : cell.rows) width = std::max(width, row.variant.size());
   }
+  if (c.rows() == 0) out += fmt::format("\n{}\n", kNothing);
   for (const ComparedCell& cell : c.cells) {
     out += fmt::format("\n{}\n", cell_title(cell.shape));
     if (cell.rows.empty()) {
@@ -136,8 +144,10 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
           fmt::format("{:<{}}  {}  {}  {}", row.variant, width, columns_of(row.requests_per_s, 0),
                       columns_of(row.server_cpu_us_per_request, -1), columns_of(row.p99_us, -1));
       if (!row.worse.empty()) out += fmt::format("  WORSE: {}", fmt::join(row.worse, ", "));
-      out += fmt::format("\n  {}\n", verdicts_of(row));
-      if (!row.explanation.empty()) out += fmt::format("  {}\n", row.explanation);
+      out += "\n";
+      for (const std::string& line : {verdicts_of(c, row), row.explanation}) {
+        if (!line.empty()) out += fmt::format("  {}\n", line);
+      }
     }
   }
   out += "\n";
@@ -149,15 +159,15 @@ std::string to_text(const Comparison& c, const std::string& name_a, const std::s
   names("failed in B only", c.failed_in_b);
   out +=
       "req/s: replies per second. CPU us: server CPU per request. B/A: below 1 is less in B. "
-      "- : not measured. Verdicts: B against A, 95 % intervals over blocks of each row alone; "
-      "verdicts are corrected for all "
-      "rows. "
-      "They know the noise within the runs; what changed on the machine between them they "
-      "cannot.\n";
-  if (limit) {
-    out += conclusion(c, *limit);
+      "-: not measured.\n";
+  if (c.judged() > 0) {
+    out +=
+        "Verdicts: B against A, by the blocks of each run; in brackets the 95 % interval of the "
+        "row alone. Of many\nrows some differ by chance, so a verdict has to hold among all of "
+        "them. They know the noise within the\nruns; what changed on the machine between them "
+        "they cannot.\n";
   }
-  return out;
+  return limit ? out + conclusion(c, *limit) : out;
 }
 
 std::string to_markdown(const Comparison& c, const std::string& name_a, const std::string& name_b,
@@ -165,11 +175,12 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
   std::string out =
       fmt::format("# {} against {}\n\n", markdown_text(name_b), markdown_text(name_a));
   for (const std::string& remark : c.remarks) out += "- " + remark + "\n";
-  if (c.other_machine) out += "- The machine differs: absolute numbers cannot be compared.\n";
+  if (c.other_machine) out += "- The machine differs: absolute numbers cannot be compared. No row has a verdict.\n";
   for (const Difference& d : c.differences) {
     out += fmt::format("- {} {}: {}: {}\n", d.doubtful ? "**doubtful**" : "note",
                        markdown_text(d.field), markdown_text(change_of(d)), d.meaning);
   }
+  if (c.rows() == 0) out += fmt::format("\n{}\n", kNothing);
   for (const ComparedCell& cell : c.cells) {
     out += fmt::format("\n## {}\n\n", cell_title(cell.shape));
     if (cell.rows.empty()) {
@@ -183,7 +194,7 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
       out += fmt::format("| {} | {} | {} |", markdown_text(row.variant),
                          figure(row.server_cpu_us_per_request.a),
                          figure(row.server_cpu_us_per_request.b));
-      const std::string none = row.unfit.empty() ? "-" : markdown_text(row.unfit);
+      const std::string why = unfit(c, row), none = why.empty() ? "-" : markdown_text(why);
       for (const Metric& metric : verdict_metrics()) {
         const std::optional<Judgement>& one = row.verdicts.*metric.judgement;
         out += fmt::format(" {} | {} |", one ? interval_text(*one) : "-",

@@ -43,6 +43,7 @@ struct Case {
   const CellShape& shape;
   UnitCosts costs;
   bool one_cpu;  // of servers and client together: what one takes, the other has not
+  const CellRecord* cell = nullptr;  // whose other rows may bear out what is said, or may not
 };
 
 // A count per request, of both rows.
@@ -189,6 +190,27 @@ bool kernel_dominates(const Case& c) {
   return holds(c.row) && holds(c.base);
 }
 
+// A row of the cell that differs from the baseline in the same figure, by at least about as much,
+// and whose CPU for certain shows less than half of what that should cost, whatever its other
+// figures cost. Null: none, so that the figure may be the cause.
+const Result* refuted_by(const Case& c, const Figure& f) {
+  constexpr double kAsMuch = 0.75, kShows = 0.5;
+  if (c.cell == nullptr) return nullptr;
+  const double cpu = *c.base.summary.server_cpu_us_per_request;
+  for (const Result& other : c.cell->results) {
+    const std::optional<Judgement>& judged = other.verdicts.cpu;
+    if (&other == &c.row || &other == &c.base || !judged || !judged->low || !judged->high) continue;
+    double same = 0, besides = 0;
+    for (const Figure& g : figures({other, c.base, other.verdicts, c.shape, c.costs, c.one_cpu})) {
+      if (g.priced) (g.name == f.name ? same : besides) += g.cost_us();
+    }
+    if (same / f.cost_us() < kAsMuch) continue;
+    const double most = cpu * ((same < 0 ? *judged->low : *judged->high) - 1) - besides;
+    if (most / same < kShows) return &other;
+  }
+  return nullptr;
+}
+
 // ---- the cases ----------------------------------------------------------------------------------
 
 // The figures worth naming that `take` accepts: those with a price first, the dearest first.
@@ -219,6 +241,9 @@ std::string utilisation(const Case& c) {
 std::string decided(const Case& c, double cpu_ratio) {
   const double cpu = *c.base.summary.server_cpu_us_per_request;
   const double difference = cpu * (cpu_ratio - 1);
+  std::string out =
+      fmt::format("{} ({}{} us{})", words(cpu_ratio, "CPU", "more", "less"),
+                  difference < 0 ? "-" : "+", figure(std::abs(difference)), utilisation(c));
   const std::vector<Figure> all = figures(c);
   const auto with = [&](bool priced, bool same_sign) {
     return chosen(all, cpu, [&](const Figure& f) {
@@ -227,51 +252,60 @@ std::string decided(const Case& c, double cpu_ratio) {
   };
   std::vector<Figure> named = with(true, true);
   const std::vector<Figure> against = with(true, false), unpriced = with(false, true);
+  if (!named.empty() && !named.front().unit_us) return out + "; " + list_of(named, kFigures);
   // Only what costs a good part of it besides the first.
   constexpr double kGoodPart = 0.25;
   const double most = named.empty() ? 0 : named.front().cost_us();
   std::erase_if(named, [&](const Figure& f) { return f.cost_us() / most < kGoodPart; });
-  // Whose cost is not known is not said to be the cause.
-  const bool priced = !named.empty() && named.back().unit_us.has_value();
+  std::string beside;
+  std::erase_if(named, [&](const Figure& f) {
+    const Result* other = refuted_by(c, f);
+    if (other != nullptr && beside.empty()) {
+      beside = fmt::format(" beside {}; {} has as {} without that effect", text_of(f, true),
+                           other->variant, f.row < f.base ? "few" : "many");
+    }
+    return other != nullptr;
+  });
   double costs = 0;
   for (const std::vector<Figure>& some : {named, against}) {
     for (const Figure& f : some) costs += f.cost_us();
   }
   const double share = costs / difference;
-  if (priced && share < kLeastShare) named.clear();  // the others outweigh it: no cause
-  std::string out =
-      fmt::format("{} ({}{} us{})", words(cpu_ratio, "CPU", "more", "less"),
-                  difference < 0 ? "-" : "+", figure(std::abs(difference)), utilisation(c));
+  if (share < kLeastShare) named.clear();  // the others outweigh it: no cause
   if (!named.empty()) {
-    out += (priced ? ": " : "; ") + list_of(named, kFigures);
-    if (!priced) return out;
-    out += ", " + share_text(share);
+    out += ": " + list_of(named, kFigures) + ", " + share_text(share);
     if (share >= kMostShare) return out;
+  } else if (!beside.empty()) {
+    out += beside;
   } else if (!against.empty()) {
     out += " although " + text_of(against.front(), true);
   }
+  const bool first = named.empty() && beside.empty() && against.empty();
   if (!unpriced.empty()) {
     return fmt::format("{}; {}{}", out, named.empty() ? "" : "also ",
-                       text_of(unpriced.front(), named.empty() && against.empty()));
+                       text_of(unpriced.front(), first));
   }
   if (const std::string split = split_text(c, difference); !split.empty()) return out + split;
-  if (!named.empty()) return out;
+  if (!named.empty() || !beside.empty()) return out;
   return out + (both_counted(c) ? "; no counter accounts for it"
                                 : "; no figure known of both accounts for it");
 }
 
 std::string equivalent(const Case& c) {
   const double cpu = *c.base.summary.server_cpu_us_per_request;
-  const std::vector<Figure> all = figures(c);
-  const auto named = chosen(all, cpu, [](const Figure&) { return true; });
+  // What could be expected to show in it, at twice what is worth naming otherwise.
+  const auto named = chosen(figures(c), cpu, [&](const Figure& f) {
+    return !f.unit_us || std::abs(f.cost_us()) >= 2 * kWorthNaming * cpu;
+  });
   if (named.empty()) return both_counted(c) ? "equal CPU; no counter differs much" : "equal CPU";
   return list_of(named, 1) + ", yet equal CPU" +
          (kernel_dominates(c) ? ": the TCP stack dominates" : "");
 }
 
 // CPU is not told apart, throughput is. On one CPU the time per request is the server's and the
-// client's CPU time together with what neither used.
-std::string other_pace(const Case& c, const std::string& head, double pace_ratio) {
+// client's CPU time together with what neither used; a share of it is told where the server's is
+// known to be equal.
+std::string other_pace(const Case& c, const std::string& head, double pace_ratio, bool equal) {
   const std::string pace = head + words(pace_ratio, "requests per second", "more", "fewer");
   const Summary &row = c.row.summary, &base = c.base.summary;
   if (!c.one_cpu || !base.requests_per_s || !row.server_cpu_us_per_request ||
@@ -282,9 +316,11 @@ std::string other_pace(const Case& c, const std::string& head, double pace_ratio
   const double in_row = *row.server_cpu_us_per_request + *row.client_cpu_us_per_request;
   const double in_base = *base.server_cpu_us_per_request + *base.client_cpu_us_per_request;
   const double share = (in_row - in_base) / difference;
+  const std::string taken = fmt::format("server and client take {} us of CPU per request against {}",
+                                        figure(in_row), figure(in_base));
+  if (!equal) return pace + "; " + taken;
   if (share < kLeastShare) return pace + "; CPU time does not account for it";
-  return fmt::format("{}: server and client take {} us of CPU per request against {}, {}", pace,
-                     figure(in_row), figure(in_base), share_text(share));
+  return pace + ": " + taken + ", " + share_text(share);
 }
 
 // Only p99 is told apart.
@@ -327,7 +363,7 @@ std::string sentence(const Case& c) {
   if (apart(v.cpu)) return decided(c, v.cpu->ratio);
   const bool equal = v.cpu && v.cpu->verdict == Verdict::equivalent;
   const std::string head = equal ? "equal CPU but " : "no verdict on CPU, but ";
-  if (apart(v.throughput)) return other_pace(c, head, v.throughput->ratio);
+  if (apart(v.throughput)) return other_pace(c, head, v.throughput->ratio, equal);
   if (apart(v.p99)) return other_p99(c, head, v.p99->ratio);
   if (equal) return equivalent(c);
   const std::string none = v.cpu ? "no verdict on CPU: " + v.cpu->why : "no verdict";
@@ -374,7 +410,7 @@ std::string explain(const RunRecord& run, const CellRecord& cell, const Result& 
                        interval_text(*result.verdicts.cpu));
   }
   return sentence({result, *base, result.verdicts, cell.shape, unit_costs(run.environment),
-                   on_one_cpu(run.placement)});
+                   on_one_cpu(run.placement), &cell});
 }
 
 std::string explain_change(const RunRecord& run, const CellShape& shape, const Result& a,

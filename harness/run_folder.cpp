@@ -60,6 +60,9 @@ void write_file(const fs::path& path, const std::string& text, bool synced) {
 }  // namespace
 
 void replace_file(const fs::path& path, const std::string& text, bool synced) {
+  // Renaming would put a file in the place of a device, such as /dev/stdout.
+  std::error_code code;
+  if (fs::exists(path, code) && !fs::is_regular_file(path, code)) fail(path, "not a regular file");
   Temporary temporary(path.string() + ".tmp");
   write_file(temporary.path(), text, synced);
   temporary.become(path);
@@ -191,9 +194,11 @@ RunRecord read_run(const fs::path& given) {
     throw error(bad.byte > text.size()
                     ? fmt::format("not JSON: it ends after {} bytes; was it cut off? Measure again",
                                   text.size())
-                    : fmt::format("not JSON: it breaks at byte {} of {}; was it cut off? Measure "
-                                  "again",
+                    : fmt::format("not JSON: byte {} of {} cannot stand there; was it edited? "
+                                  "Measure again",
                                   bad.byte, text.size()));
+  } catch (const nlohmann::json::out_of_range&) {
+    throw error("not JSON: it has a number that is too large; was it edited? Measure again");
   }
   try {
     return run_from_json(document);

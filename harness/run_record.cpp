@@ -261,6 +261,7 @@ RunRecord run_from_json(const nlohmann::json& document) try {
   }
   if (version == 0) throw RecordError("version: there is no version 0");
   RunRecord run;
+  run.version = version;
   run.command = in["command"].texts();
   run.seed = in["seed"].whole();
   run.started = in["started"].text();

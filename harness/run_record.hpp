@@ -221,6 +221,7 @@ struct StealRecord {
 };
 
 struct RunRecord {
+  std::uint64_t version = kRunVersion;  // of the file that it was read from
   std::vector<std::string> command;
   std::uint64_t seed = 0;
   std::string started;  // UTC, ISO 8601
