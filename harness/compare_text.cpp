@@ -175,7 +175,8 @@ std::string to_markdown(const Comparison& c, const std::string& name_a, const st
   std::string out =
       fmt::format("# {} against {}\n\n", markdown_text(name_b), markdown_text(name_a));
   for (const std::string& remark : c.remarks) out += "- " + remark + "\n";
-  if (c.other_machine) out += "- The machine differs: absolute numbers cannot be compared. No row has a verdict.\n";
+  if (c.other_machine)
+    out += "- The machine differs: absolute numbers cannot be compared. No row has a verdict.\n";
   for (const Difference& d : c.differences) {
     out += fmt::format("- {} {}: {}: {}\n", d.doubtful ? "**doubtful**" : "note",
                        markdown_text(d.field), markdown_text(change_of(d)), d.meaning);

@@ -316,8 +316,9 @@ std::string other_pace(const Case& c, const std::string& head, double pace_ratio
   const double in_row = *row.server_cpu_us_per_request + *row.client_cpu_us_per_request;
   const double in_base = *base.server_cpu_us_per_request + *base.client_cpu_us_per_request;
   const double share = (in_row - in_base) / difference;
-  const std::string taken = fmt::format("server and client take {} us of CPU per request against {}",
-                                        figure(in_row), figure(in_base));
+  const std::string taken =
+      fmt::format("server and client take {} us of CPU per request against {}", figure(in_row),
+                  figure(in_base));
   if (!equal) return pace + "; " + taken;
   if (share < kLeastShare) return pace + "; CPU time does not account for it";
   return pace + ": " + taken + ", " + share_text(share);

@@ -238,7 +238,8 @@ Summary read_summary(const JsonReader& in) {
   for (const SummaryField& field : summary_fields()) {
     if (field.added && !in.has(field.name)) continue;
     summary.*field.value = in[field.name].number_or_null();
-    if ((summary.*field.value).value_or(0) < 0) in[field.name].fail("expected a number, not negative");
+    if ((summary.*field.value).value_or(0) < 0)
+      in[field.name].fail("expected a number, not negative");
   }
   const JsonReader kinds = in["syscalls_by_kind"];
   for (const auto& [name, value] : kinds.object().items()) {

@@ -179,7 +179,8 @@ std::vector<std::string> verdict_legend(const RunRecord& run) {
       "difference could not have been told from noise.");
   out.emplace_back(
       "about 40 % of it: the difference in counts, times what the probe measured that a system "
-      "call and a wake-up cost on this machine: a guide, no measurement. beside: another row of the "
+      "call and a wake-up cost on this machine: a guide, no measurement. beside: another row of "
+      "the "
       "cell has as few or as many without the effect, so that this is no cause.");
   return out;
 }

@@ -2,6 +2,7 @@
 // the disk is full, a server does not come up. What was measured must not be lost.
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
@@ -90,6 +91,15 @@ TEST_CASE("a folder belongs to one run at a time", "[bench]") {
   CHECK(contains(error_of([&] { const RunFolder third(path); }), "already holds a run"));
   fs::remove(path + "/run.json");  // as after a crash before the first cell was in
   CHECK(error_of([&] { const RunFolder fourth(path); }).empty());
+}
+
+TEST_CASE("a file never takes the place of a pipe or a device", "[bench]") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("pipe");
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  CHECK(error_of([&] { replace_file(path, "text", false); }) ==
+        "cannot write " + path + ": not a regular file");
+  CHECK(fs::is_fifo(path));
 }
 
 TEST_CASE("a folder in which nothing was to be written goes away", "[bench]") {

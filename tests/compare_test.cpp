@@ -91,6 +91,11 @@ TEST_CASE("what cannot be read is one line that names the file, and exit 2", "[c
   refused(with("echolab.run", "echolab.other"), "echolab.other");
   refused(with("\"slice_ns\"", "\"slice\""), "plan.slice_ns: missing");
   refused(with("\"partial\": false", "\"partial\": 0"), "true or false");
+  refused(with("\"measured_s\": 0.05", "\"measured_s\": NaN"), "cannot stand there");
+  refused(with("\"measured_s\": 0.05", "\"measured_s\": \"0.05\""),
+          "measured_s: expected a number");
+  refused(with("\"measured_s\": 0.05", "\"measured_s\": -1"), "measured_s: expected a number, not");
+  refused(with("\"measured_s\": 0.05", "\"measured_s\": 1e999"), "too large");
   const Output absent = compare_program({folder.file("absent"), kA});
   CHECK(absent.exit_status == 2);
   CHECK(contains(absent.err, folder.file("absent")));
@@ -196,7 +201,10 @@ TEST_CASE("what was not compared has not passed", "[compare]") {
     CHECK(output.exit_status == 1);
     CHECK(contains(output.out, "INCOMPLETE: " + why));
     CHECK(contains(output.out, "No regression"));
-    CHECK(compare_program({in_a, in_b}).exit_status == 0);  // only shown
+    const Output shown = compare_program({in_a, in_b});
+    CHECK(shown.exit_status == 0);
+    const bool any = compare(a, b, std::nullopt).rows() > 0;
+    CHECK(contains(shown.out, "Nothing to compare") != any);
   };
   SECTION("B has no cells") {
     b.cells.clear();
@@ -305,6 +313,19 @@ TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
     b.cells[0].results.pop_back();
     CHECK(compare(a, b, 0.05).cells[0].rows[1].verdicts.cpu->why == "no A/A in B");
   }
+  SECTION("a version without blocks") {
+    RunRecord b = changed(1.5, 1);
+    b.version = 1;
+    b.plan.blocks = 1;
+    const Comparison comparison = compare(a, b, 0.05);
+    CHECK(comparison.cells[0].rows[1].unfit == "B is of schema version 1, which has no blocks");
+    CHECK_FALSE(comparison.regressed());
+    // Said once, and nothing about blocks that one of them cannot have.
+    const std::string text = to_text(comparison, "A", "B", 0.05);
+    CHECK(text.find("version 1") == text.rfind("version 1"));
+    CHECK(contains(text, "B is of schema version 1, which has no blocks: it has numbers, never"));
+    CHECK(find(comparison, "plan: blocks") == nullptr);
+  }
   SECTION("one start of the servers") {
     RunRecord b = changed(1.5, 1);
     b.plan.blocks = 1;
@@ -312,6 +333,8 @@ TEST_CASE("across runs, too, noise is no verdict", "[compare]") {
     CHECK(comparison.cells[0].rows[1].unfit == "B started its servers once");
     CHECK_FALSE(comparison.regressed());
     CHECK_FALSE(comparison.gaps().empty());
+    CHECK(comparison.remarks ==
+          std::vector<std::string>{"B started its servers once: it has numbers, never a verdict"});
   }
 }
 

@@ -2,7 +2,9 @@
 #include "harness/explain.hpp"
 
 #include <cmath>
+#include <functional>
 #include <random>
+#include <vector>
 
 #include "harness/compare.hpp"
 #include "harness/run_folder.hpp"
@@ -68,6 +70,52 @@ struct Scene {
   [[nodiscard]] std::string said() const { return explain(run, cell, other); }
 };
 
+using Change = std::function<void(Scene&)>;
+
+Change cpu(Verdict verdict, double ratio, const std::string& why = "") {
+  return [=](Scene& it) { it.cpu(verdict, ratio, why); };
+}
+Change slower(double ratio) {
+  return cpu(Verdict::slower, ratio);
+}
+Change calls(double count) {
+  return [=](Scene& it) { it.s.syscalls_per_request = count; };
+}
+Change base_calls(double count) {
+  return [=](Scene& it) { it.base.summary.syscalls_per_request = count; };
+}
+Change switches(double count) {
+  return [=](Scene& it) { it.s.voluntary_switches_per_request = count - 0.25; };
+}
+Change counted(const char* what, std::uint64_t times) {
+  return [=](Scene& it) { it.other.window.counters->at(what) = times; };
+}
+Change client(double us) {
+  return [=](Scene& it) { it.s.client_cpu_us_per_request = us; };
+}
+// A server that keeps no counters.
+void uncounted(Scene& it) {
+  it.s.syscalls_per_request.reset();
+  it.s.wakeups_per_request.reset();
+  it.other.window.counters.reset();
+}
+
+// What is said of a scene after changes that all cases share, and some of its own. All sentences
+// begin with `head`.
+struct Said {
+  std::vector<Change> changes;
+  std::string sentence;
+};
+void check(const std::vector<Change>& first, const std::string& head,
+           const std::vector<Said>& cases) {
+  for (const Said& one : cases) {
+    Scene scene;
+    for (const Change& change : first) change(scene);
+    for (const Change& change : one.changes) change(scene);
+    CHECK(scene.said() == head + one.sentence);
+  }
+}
+
 void check_unit_costs(const nlohmann::json& probe, bool syscall, bool wake) {
   const UnitCosts costs = unit_costs({{"probe", probe}});
   CHECK(costs.syscall_us.has_value() == syscall);
@@ -85,191 +133,149 @@ TEST_CASE("what things cost comes from the probe", "[explain]") {
   check_unit_costs(nlohmann::json::object(), false, false);
 }
 
-TEST_CASE("a row that costs more, and a figure that accounts for it", "[explain]") {
-  Scene scene;
-  scene.cpu(Verdict::slower, 1.8);
-  SECTION("for a part of it") {
-    scene.s.voluntary_switches_per_request = 4.75;
-    CHECK(scene.said() ==
-          "1.80 times the CPU (+8.00 us): 5.00 context switches per request against 1.00, about "
-          "50 % of it");
-  }
-  SECTION("for all of it") {
-    scene.s.voluntary_switches_per_request = 9.75;
-    CHECK(contains(scene.said(), "10.0 context switches per request against 1.00, enough"));
-  }
-  SECTION("two of them, the dearer first, and the kind of call") {
-    scene.s.voluntary_switches_per_request = 2.75;
-    scene.s.syscalls_per_request = 12;
-    scene.s.syscalls_by_kind["recv"] = 11;
-    CHECK(scene.said() ==
-          "1.80 times the CPU (+8.00 us): 3.00 context switches per request against 1.00, 12.0 "
-          "system calls against 2.00 (recv differs most), about 40 % of it");
-  }
-  SECTION("less what it has less of") {
-    scene.s.voluntary_switches_per_request = 4.75;
-    scene.s.syscalls_per_request = 0;
-    scene.s.syscalls_by_kind.clear();
-    scene.base.summary.syscalls_per_request = 20;
-    CHECK(contains(scene.said(), "about 30 % of it"));  // 4 - 2 of 8
-  }
-  SECTION("far too little for it") {
-    scene.s.voluntary_switches_per_request = 1;
-    CHECK(contains(scene.said(), " us); no counter accounts for it"));
-  }
-  SECTION("undone by what it has less of") {
-    scene.s.voluntary_switches_per_request = 2.75;
-    scene.base.summary.syscalls_per_request = 22;
-    CHECK(
-        contains(scene.said(), "although 2.00 system calls per request against 22.0; no counter"));
-  }
-  SECTION("kernel threads cost what they cost") {
-    scene.s.workers_us_per_request = 6;
-    CHECK(contains(scene.said(), "6.00 us in kernel threads per request against 0, about 80 %"));
-  }
-  SECTION("events whose cost is not known are named beside it") {
-    scene.s.voluntary_switches_per_request = 2.75;
-    scene.other.window.counters->at("pool_jobs") = 1'000'000;
-    CHECK(contains(scene.said(), "about 30 % of it; also 1.00 jobs in the thread pool against 0"));
-  }
+TEST_CASE("a row that costs more or less, and what accounts for it", "[explain]") {
+  const auto recv = [](Scene& it) { it.s.syscalls_by_kind["recv"] = 11; };
+  const auto no_kinds = [](Scene& it) { it.s.syscalls_by_kind.clear(); };
+  const auto workers = [](Scene& it) { it.s.workers_us_per_request = 6; };
+  check({slower(1.8)}, "1.80 times the CPU (+8.00 us)",
+        {{{switches(5)}, ": 5.00 context switches per request against 1.00, about 50 % of it"},
+         {{switches(10)},
+          ": 10.0 context switches per request against 1.00, enough to account for it"},
+         // Two of them, the dearer first, and the kind of call.
+         {{switches(3), calls(12), recv},
+          ": 3.00 context switches per request against 1.00, 12.0 system calls against 2.00 (recv "
+          "differs most), about 40 % of it"},
+         // Less what it has less of: 4 - 2 of 8.
+         {{switches(5), calls(0), no_kinds, base_calls(20)},
+          ": 5.00 context switches per request against 1.00, about 30 % of it"},
+         // Far too little for it; undone by what it has less of.
+         {{switches(1.25)}, "; no counter accounts for it"},
+         {{switches(3), base_calls(22)},
+          " although 2.00 system calls per request against 22.0; no counter accounts for it"},
+         {{workers}, ": 6.00 us in kernel threads per request against 0, about 80 % of it"},
+         // What a job costs is not known.
+         {{switches(3), counted("pool_jobs", 1'000'000)},
+          ": 3.00 context switches per request against 1.00, about 30 % of it; also 1.00 jobs in "
+          "the thread pool against 0"}});
+  check({cpu(Verdict::faster, 0.96)}, "4.0 % less CPU (-0.400 us)",
+        {{{calls(0.03)}, ": 0.030 system calls per request against 2.00, about 50 % of it"},
+         {{calls(4)},
+          " although 4.00 system calls per request against 2.00; no counter accounts for it"}});
 }
 
-TEST_CASE("a row that costs less", "[explain]") {
+TEST_CASE("what another row has without the effect is no cause", "[explain]") {
+  const std::string cause =
+      "4.0 % less CPU (-0.400 us): 0.030 system calls per request against 2.00, about 50 % of it";
+  const std::string beside =
+      "4.0 % less CPU (-0.400 us) beside 0.030 system calls per request against 2.00; third has as "
+      "few without that effect";
   Scene scene;
   scene.cpu(Verdict::faster, 0.96);
-  SECTION("as it makes fewer calls") {
-    scene.s.syscalls_per_request = 0.03;
-    scene.s.syscalls_by_kind = {{"enter", 0.03}};
-    CHECK(scene.said() ==
-          "4.0 % less CPU (-0.400 us): 0.030 system calls per request against 2.00, about 50 % of "
-          "it");
-  }
-  SECTION("although it makes more") {
-    scene.s.syscalls_per_request = 4;
-    CHECK(scene.said() ==
-          "4.0 % less CPU (-0.400 us) although 4.00 system calls per request against 2.00; no "
-          "counter accounts for it");
-  }
+  calls(0.03)(scene);
+  CellRecord cell = scene.cell;
+  Result& third = cell.results.emplace_back(row("third"));
+  third.summary.syscalls_per_request = 0.1;
+  const auto said = [&] { return explain(scene.run, cell, cell.results[1]); };
+  CHECK(said() == cause);  // the third has no interval
+  const auto with = [&](double low, double high) {
+    third.verdicts.cpu = judgement(Verdict::none, 1, "noise");
+    third.verdicts.cpu->low = low;
+    third.verdicts.cpu->high = high;
+    return said();
+  };
+  CHECK(with(0.995, 1.005) == beside);
+  CHECK(with(1.2, 1.3) == beside);
+  CHECK(with(0.97, 1.03) == cause);  // the effect may be there
+  CHECK(with(0.9, 0.95) == cause);
+  third.summary.voluntary_switches_per_request = 3;
+  CHECK(with(1.2, 1.22) == cause);  // it has 2.25 us of switches besides
+  third.summary.voluntary_switches_per_request = 0.75;
+  third.summary.syscalls_per_request = 1.5;  // far less of a saving
+  CHECK(with(0.995, 1.005) == cause);
 }
 
 TEST_CASE("no counter accounts for it", "[explain]") {
-  Scene scene;
-  scene.cpu(Verdict::slower, 1.1);
-  CHECK(scene.said() == "10 % more CPU (+1.00 us); no counter accounts for it");
-  SECTION("but sampling tells where it went") {
-    scene.other.window.user_ns += 1'000'000'000;
-    CHECK(scene.said() == "10 % more CPU (+1.00 us); user time +1.00 us (sampled)");
-  }
-  SECTION("not if there are few samples") {
-    for (Result* result : {&scene.base, &scene.other}) {
+  const auto user_time = [](Scene& it) { it.other.window.user_ns += 1'000'000'000; };
+  const auto few_ticks = [](Scene& it) {
+    for (Result* result : {&it.base, &it.other}) {
       result->window.requests = 10'000;
       result->window.user_ns = 10'000'000;
       result->window.system_ns = 90'000'000;
     }
-    scene.other.window.user_ns = 20'000'000;
-    CHECK(contains(scene.said(), "no counter"));
-  }
-  SECTION("what it has more of is named, in spite of fewer calls") {
-    scene.s.syscalls_per_request = 1;
-    scene.other.window.counters->at("enobufs") = 500'000;
-    CHECK(scene.said() ==
-          "10 % more CPU (+1.00 us) although 1.00 system calls per request against 2.00; 0.500 "
-          "receives without a buffer against 0");
-  }
-  SECTION("a server without counters") {
-    scene.s.syscalls_per_request.reset();
-    scene.s.wakeups_per_request.reset();
-    scene.other.window.counters.reset();
-    CHECK(scene.said() == "10 % more CPU (+1.00 us); no figure known of both accounts for it");
-    scene.s.voluntary_switches_per_request = 1.25;
-    CHECK(contains(scene.said(), "1.50 context switches per request against 1.00, about 50 %"));
-  }
+    it.other.window.user_ns = 20'000'000;
+  };
+  check({slower(1.1)}, "10 % more CPU (+1.00 us)",
+        {{{}, "; no counter accounts for it"},
+         {{user_time}, "; user time +1.00 us (sampled)"},
+         {{few_ticks}, "; no counter accounts for it"},
+         {{calls(1), counted("enobufs", 500'000)},
+          " although 1.00 system calls per request against 2.00; 0.500 receives without a buffer "
+          "against 0"},
+         {{uncounted}, "; no figure known of both accounts for it"},
+         {{uncounted, switches(1.5)},
+          ": 1.50 context switches per request against 1.00, about 50 % of it"}});
 }
 
 TEST_CASE("equal CPU", "[explain]") {
-  Scene scene;
-  scene.cpu(Verdict::equivalent, 1);
-  CHECK(scene.said() == "equal CPU; no counter differs much");
-  scene.s.syscalls_per_request = 0.03;
-  CHECK(scene.said() ==
-        "0.030 system calls per request against 2.00, yet equal CPU: the TCP stack dominates");
-  SECTION("of the programs themselves") {
-    for (Result* result : {&scene.base, &scene.other}) {
+  const Change equal = cpu(Verdict::equivalent, 1);
+  const auto swap_times = [](Scene& it) {
+    for (Result* result : {&it.base, &it.other}) {
       std::swap(result->window.user_ns, result->window.system_ns);
     }
-    CHECK(scene.said() == "0.030 system calls per request against 2.00, yet equal CPU");
-  }
-  SECTION("of entering the kernel") {
-    scene.base.summary.syscalls_per_request = 60;
-    CHECK(scene.said() == "0.030 system calls per request against 60.0, yet equal CPU");
-  }
-  SECTION("on a machine that was not probed") {
-    scene.run.environment.clear();
-    CHECK(scene.said() == "0.030 system calls per request against 2.00, yet equal CPU");
-  }
+  };
+  const auto no_probe = [](Scene& it) { it.run.environment.clear(); };
+  // Too little to be expected to show.
+  check({equal}, "equal CPU; no counter differs much", {{{}, ""}, {{calls(1.3)}, ""}});
+  check({equal, calls(0.03)}, "0.030 system calls per request against ",
+        {{{}, "2.00, yet equal CPU: the TCP stack dominates"},
+         {{swap_times}, "2.00, yet equal CPU"},      // the programs themselves do
+         {{base_calls(60)}, "60.0, yet equal CPU"},  // entering the kernel does
+         {{no_probe}, "2.00, yet equal CPU"}});
 }
 
 TEST_CASE("CPU is not told apart, something else is", "[explain]") {
-  Scene scene;
-  scene.cpu(Verdict::equivalent, 1.01);
-  scene.other.verdicts.throughput = judgement(Verdict::slower, 0.8);
-  SECTION("throughput, for the client's CPU time") {
-    scene.s.client_cpu_us_per_request = 11;
-    CHECK(scene.said() ==
-          "equal CPU but 20 % fewer requests per second: server and client take 21.1 us of CPU per "
-          "request against 18.0, about 60 % of it");
-  }
-  SECTION("throughput, for no CPU time") {
-    CHECK(contains(scene.said(), "per second; CPU time does not account for it"));
-  }
-  SECTION("throughput, on several CPUs") {
-    scene.run.placement.used = "split";
-    CHECK(scene.said() == "equal CPU but 20 % fewer requests per second");
-  }
-  SECTION("throughput, where CPU has no verdict") {
-    scene.cpu(Verdict::none, 1.01, "could have seen 9.0 %");
-    CHECK(contains(scene.said(), "no verdict on CPU, but 20 % fewer requests per second"));
-  }
-  SECTION("p99 alone") {
-    scene.other.verdicts.throughput.reset();
-    scene.other.verdicts.p99 = judgement(Verdict::slower, 2);
-    CHECK(scene.said() == "equal CPU but 2.00 times the p99");
-    scene.s.run_delay_us_per_request = 9;
-    CHECK(scene.said() ==
-          "equal CPU but 2.00 times the p99; 9.00 us per request in the run queue against 3.00");
-  }
+  const auto pace = [](Scene& it) {
+    it.other.verdicts.throughput = judgement(Verdict::slower, 0.8);
+  };
+  const auto p99 = [](Scene& it) { it.other.verdicts.p99 = judgement(Verdict::slower, 2); };
+  const auto split = [](Scene& it) { it.run.placement.used = "split"; };
+  const auto waits = [](Scene& it) { it.s.run_delay_us_per_request = 9; };
+  const Change equal = cpu(Verdict::equivalent, 1.01);
+  check({equal, pace}, "equal CPU but 20 % fewer requests per second",
+        {{{client(11)},
+          ": server and client take 21.1 us of CPU per request against 18.0, about 60 % of it"},
+         {{}, "; CPU time does not account for it"},
+         {{split}, ""}});
+  // Of CPU that has no verdict no share is told.
+  check({cpu(Verdict::none, 1.01, "noise"), pace},
+        "no verdict on CPU, but 20 % fewer requests per second",
+        {{{client(11)}, "; server and client take 21.1 us of CPU per request against 18.0"}});
+  check({equal, p99}, "equal CPU but 2.00 times the p99",
+        {{{}, ""}, {{waits}, "; 9.00 us per request in the run queue against 3.00"}});
 }
 
 TEST_CASE("an open loop tells how busy the servers are", "[explain]") {
-  Scene scene;
-  scene.cell.shape.rate = 50'000;
-  scene.cpu(Verdict::slower, 1.2);
-  CHECK(contains(scene.said(), "20 % more CPU (+2.00 us, 60 % of a CPU against 50 %)"));
+  const auto open = [](Scene& it) { it.cell.shape.rate = 50'000; };
+  check({slower(1.2), open}, "20 % more CPU (+2.00 us, 60 % of a CPU against 50 %)",
+        {{{}, "; no counter accounts for it"}});
 }
 
 TEST_CASE("no verdict, no cause", "[explain]") {
-  Scene scene;
-  scene.s.syscalls_per_request = 0.03;
-  SECTION("what could have been seen") {
-    scene.cpu(Verdict::none, 0.9, "could have seen 17.1 %");
-    CHECK(scene.said() ==
-          "no verdict on CPU: could have seen 17.1 %; 0.030 system calls per request against 2.00");
-  }
-  SECTION("a quick run") {
-    scene.s.ratio_cpu = 0.9;
-    CHECK(scene.said() == "CPU x 0.90; 0.030 system calls per request against 2.00");
-    scene.s.syscalls_per_request.reset();
-    CHECK(scene.said().empty());
-  }
-  SECTION("the baseline's second copy") {
-    scene.cpu(Verdict::none, 0.99, "the baseline's second copy");
-    scene.other.verdicts.cpu->low = 0.97;
-    scene.other.verdicts.cpu->high = 1.02;
-    scene.other.variant = "epoll (A/A)";
-    CHECK(scene.said() ==
+  const auto quick = [](Scene& it) { it.s.ratio_cpu = 0.9; };
+  const auto copy = [](Scene& it) {
+    it.cpu(Verdict::none, 0.99, "the baseline's second copy");
+    it.other.verdicts.cpu->low = 0.97;
+    it.other.verdicts.cpu->high = 1.02;
+    it.other.variant = "epoll (A/A)";
+  };
+  check({calls(0.03)}, "",
+        {{{cpu(Verdict::none, 0.9, "could have seen 17.1 %")},
+          "no verdict on CPU: could have seen 17.1 %; 0.030 system calls per request against 2.00"},
+         {{quick}, "CPU x 0.90; 0.030 system calls per request against 2.00"},
+         {{quick, uncounted}, ""},
+         {{copy},
           "the same server again, CPU x 0.990 [0.970, 1.020]: a difference of this size says "
-          "nothing");
-  }
+          "nothing"}});
 }
 
 TEST_CASE("where there is nothing to compare, nothing is said", "[explain]") {
