@@ -105,3 +105,16 @@ TEST_CASE("a control runs by its name alone, and is recorded as ours", "[seam][b
   CHECK(run.cells[0].seams.size() == 1);
   CHECK(contains(output.out, "seam: "));
 }
+
+TEST_CASE("the trivial responder is calibrated once where it is a contender too", "[bench]") {
+  const TemporaryFolder folder;
+  const Output output =
+      bench(small(folder.file("run"), {"--backends", "epoll,raw-epoll", "--rates", "25%"}));
+  INFO(output.err);
+  REQUIRE(output.exit_status == 0);
+  const std::vector<Peak> peaks = read_run(folder.file("run")).plan.peaks;
+  REQUIRE(peaks.size() == 3);
+  CHECK(peaks[1].variant == "raw-epoll");
+  CHECK(peaks[2].variant == kGenerator);
+  CHECK(peaks[2].rate == peaks[1].rate);  // two measurements never agree that well
+}
