@@ -55,8 +55,8 @@ class Runner {
         progress_(progress),
         cells_(options.plan.expand()),
         ticks_(cpus_used(placement)),
-        circumstances_{placement.same, ticks_.cpus(), ticks_.tick_ns(),
-                       placement.same && options.plan.sweep} {
+        circumstances_(
+            circumstances(options.plan, run.placement, StealRecord{ticks_.tick_ns(), 0})) {
     for (const Cell& cell : cells_) total_slices_ += planned_slices(cell);
     run_.steal.tick_ns = ticks_.tick_ns();
   }
