@@ -31,7 +31,7 @@ constexpr std::chrono::nanoseconds kLeastSpareTime{50'000'000'000};
 constexpr std::chrono::nanoseconds kNoMoreBlocks{177'000'000'000};
 constexpr std::chrono::nanoseconds kPreflight{1'500'000'000};
 
-constexpr double kLeastShare = 0.01;  // of a peak; less is an idle server
+constexpr double kLeastRateShare = 0.01;  // of a peak; less is an idle server
 
 // Beyond its connections: epoll, stdio, the pipes to the servers, files being written.
 constexpr std::size_t kDescriptorsPerContender = 8;
@@ -62,7 +62,7 @@ void check(const Plan& plan) {
   } else if (plan.shares.empty()) {
     check_list(plan.rates, "rates", 0, kMaxRate);
   } else {
-    check_list(plan.shares, "shares of the lowest peak", kLeastShare, 1);
+    check_list(plan.shares, "shares of the lowest peak", kLeastRateShare, 1);
     if (!plan.rates.empty()) check_list(plan.rates, "rates", 0, kMaxRate);
   }
   if (plan.slices < 1 || plan.slices > kMaxSlices) {

@@ -86,7 +86,9 @@ CONFORMANCE(delayed_echo, "delayed echo answers later and with the same bytes", 
     const Blob request = pattern(size, size);
     const Time before = world->now();
     CHECK(difference(request, peer->exchange(request, size)) == "");
-    CHECK(world->now() - before >= 5ms);
+    // Elsewhere the bytes may come in a turn that began before they were sent, and counts from
+    // there.
+    if (target.simulated()) CHECK(world->now() - before >= 5ms);
   }
   const Blob last = pattern(1, 10);
   CHECK(difference(last, peer->exchange_all(last)) == "");

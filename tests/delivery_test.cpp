@@ -123,11 +123,11 @@ CONFORMANCE(delivery, "delivery oracle", Over::all) {
   std::cout << "ECHOLAB_SEED=" << s << " replays this\n";
   CAPTURE(s);
   auto world = target.simulated() ? make_sim_world(s) : make_world(target);
-  run_oracle(*world, s, scaled(150, 40));
+  run_oracle(*world, s, scaled(60, 20));
 }
 
 TEST_CASE("sim - delivery oracle over many seeds", "[conformance]") {
-  for (std::uint64_t s = 1; s <= scaled(12, 2); ++s) {
+  for (std::uint64_t s = 1; s <= scaled(8, 2); ++s) {
     CAPTURE(s);
     auto world = make_sim_world(s);
     run_oracle(*world, s, 30);

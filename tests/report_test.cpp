@@ -60,12 +60,6 @@ ordered_json data_in(const std::string& page) {
   return ordered_json::parse(text);
 }
 
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
-
 // The whole of a default run that went on to the most blocks, as noisy as the machine.
 RunRecord largest_run() {
   constexpr std::uint32_t kBlocks = 24, kRounds = 13;

@@ -13,12 +13,6 @@ using namespace echolab::harness;
 
 namespace {
 
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++n;
-  return n;
-}
-
 bool allowed(const std::string& text) {
   for (std::size_t at = 0; (at = text.find('&', at)) != std::string::npos; ++at) {
     const auto is = [&](std::string_view entity) {

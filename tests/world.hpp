@@ -200,6 +200,8 @@ std::unique_ptr<TestUpstream> make_tcp_upstream(TestUpstream::Listens);
 std::unique_ptr<World> make_sim_world(std::uint64_t seed, const WorldOptions& = {});
 
 // A session made of functions; those that are not set do what Session does, and bytes are echoed.
+// To check that nothing comes early, count from the `now` of a callback: a turn that began before
+// the peer wrote may still read its bytes.
 struct Handlers {
   std::function<void(Out&, ConnId, Time)> open;
   std::function<void(Out&, Input, Time)> bytes;
