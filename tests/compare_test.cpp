@@ -354,7 +354,7 @@ TEST_CASE("across runs, too, p99 is judged by whole blocks", "[compare]") {
   for (BlockRow& block : b.cells[0].results[1].blocks) *block.p99_ns += 10'000;
   CHECK(p99().verdict == Verdict::slower);
   a.cells[0].results[1].blocks.clear();
-  CHECK(p99().why == "no p99 of single blocks: an early file");
+  CHECK(p99().why == "no p99 of single blocks: measured by an early echolab");
 }
 
 TEST_CASE("compare writes Markdown", "[compare]") {

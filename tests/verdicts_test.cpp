@@ -145,11 +145,11 @@ TEST_CASE("p99 is judged by whole blocks, if they have 20 samples beyond it", "[
   }
   SECTION("a file from when 100 samples were needed") {
     for (BlockRow& block : cell.results[1].blocks) block.samples = 5000;
-    CHECK(judged().why == "no p99 of single blocks: an early file");
+    CHECK(judged().why == "no p99 of single blocks: measured by an early echolab");
   }
   SECTION("a file from before") {
     cell.results[1].blocks.clear();
-    CHECK(judged().why == "no p99 of single blocks: an early file");
+    CHECK(judged().why == "no p99 of single blocks: measured by an early echolab");
   }
 }
 
