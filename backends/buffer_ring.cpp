@@ -94,7 +94,9 @@ Input BufferRing::received(const io_uring_cqe& cqe) {
 }
 
 std::size_t BufferRing::refill() {
-  const std::size_t wanted = std::max<std::size_t>(kHot / std::max<std::size_t>(usual_, 1), 1);
+  hot_ = missed_ ? std::min(2 * hot_, kMostHot) : std::max(hot_ - hot_ / kCooling, kLeastHot);
+  missed_ = false;
+  const std::size_t wanted = hot_ / std::max<std::size_t>(usual_, 1);
   while (provided_ < wanted && !free_.empty()) {
     provide(free_.back());
     free_.pop_back();

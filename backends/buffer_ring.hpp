@@ -6,10 +6,12 @@
 // once the last reply that travels back from it has been sent -> provided again.
 //
 // The kernel takes buffers in the order in which they were provided, so that whatever is provided
-// passes through the cache. Therefore it gets only as many as stay there, and of the free ones
-// those that were used last. A burst that finds none waits for the next turn, which is cheaper than
-// memory that is out of cache. Buffers that slow readers hold are replaced by others, until few are
-// left: these are not to be pinned beyond the turn, so that the kernel always gets one.
+// passes through the cache. Therefore it gets little more than a turn needs, and of the free ones
+// those that were used last. A receive that finds none waits for the next turn and costs a second
+// entry: dearer than memory that is out of cache, so that twice as much is provided at once, and
+// again less bit by bit while all find some. Buffers that slow readers hold are replaced by others,
+// until few are left: these are not to be pinned beyond the turn, so that the kernel always gets
+// one.
 //
 // One thread.
 #pragma once
@@ -31,11 +33,13 @@ class BufferRing final : public Pin::Owner {
   static constexpr std::uint16_t kGroup = 0;             // the only buffer group of a ring
   static constexpr std::size_t kBufferSize = 64 * 1024;  // bytes; a whole 64 KiB message at once
   static constexpr std::uint16_t kBuffers = 256;         // 16 MiB a loop at most; a power of two
-  // Bytes to be received in one turn. A turn's buffers are sent from while the next turn's are
-  // filled: together they fit a second-level cache of 1 MiB.
-  static constexpr std::size_t kHot = 512 * 1024;
+  // Bytes to be received in one turn. At least two buffers: when one is full, the same turn can go
+  // on. At most what has been seen to help; from there on memory costs what entries save.
+  static constexpr std::size_t kLeastHot = 2 * kBufferSize, kMostHot = 4 << 20;
+  // Turns in which all receives find a buffer, until little more than a third is provided.
+  static constexpr std::size_t kCooling = 64;
   // Buffers. When no more than these are left, what is in them must be copied rather than pinned.
-  // Enough to fill kHot more than once.
+  // Half of what fills kMostHot: connections that are read from go on.
   static constexpr std::size_t kFew = 32;
 
   // Registers with the ring; asks for incremental use if `incremental`. Throws std::system_error.
@@ -53,6 +57,8 @@ class BufferRing final : public Pin::Owner {
     return static_cast<std::uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
   }
 
+  // A receive has found no buffer.
+  void missed() { missed_ = true; }
   // To be called once a turn: provides what is lacking, and returns how many the kernel has.
   std::size_t refill();
   // Few are left to the kernel and to refill().
@@ -84,6 +90,8 @@ class BufferRing final : public Pin::Owner {
   std::vector<std::uint16_t> free_;  // the one used last is taken first
   std::size_t provided_ = 0;         // with the kernel
   std::size_t usual_ = kBufferSize;  // bytes that a buffer is retired with, a moving average
+  std::size_t hot_ = kLeastHot;      // bytes to be provided
+  bool missed_ = false;              // in this turn
   bool incremental_ = false;
 };
 

@@ -25,7 +25,8 @@ constexpr std::size_t kBufferSize = 64 * 1024;    // bytes
 constexpr unsigned kBuffers = 256;                // a power of two
 constexpr unsigned kConnections = 16 * 1024;      // direct descriptors
 constexpr int kCopied = -1;                       // instead of a buffer's number
-constexpr unsigned kHot = 8;                      // buffers with the kernel
+constexpr double kLeastHot = 2, kMostHot = 64;    // buffers with the kernel
+constexpr double kCooling = 64;                   // turns; all as in backends/buffer_ring.hpp
 constexpr unsigned kFew = 32;                     // buffers left, from which on replies are copied
 constexpr std::size_t kMostWaiting = 256 * 1024;  // bytes, from which on a connection is not read
 
@@ -59,6 +60,8 @@ enum class Op : std::uint32_t { accept, receive, send, cancel, close };
 io_uring ring;
 io_uring_buf_ring* provided;
 unsigned with_kernel = 0;  // buffers
+double hot = kLeastHot;    // of them in the next turn
+bool missed = false;       // a receive found none
 std::vector<Buffer> buffers(kBuffers);
 std::vector<int> unused;   // buffers
 std::vector<int> to_send;  // connections that have got a reply in this turn
@@ -176,7 +179,10 @@ void received(int fd, Connection& c, const io_uring_cqe& cqe) {
       release(buffer);
     }
   }
-  if (cqe.res == -ENOBUFS) return starving.push_back(fd);
+  if (cqe.res == -ENOBUFS) {
+    missed = true;
+    return starving.push_back(fd);
+  }
   if (cqe.res == 0 || (cqe.res < 0 && cqe.res != -ECANCELED)) c.over = true;
   receive(fd, c);
   close_if_over(fd, c);
@@ -207,7 +213,9 @@ void end_turn() {
     if (Connection* c = connections[static_cast<std::size_t>(fd)].get()) send_first(fd, *c);
   }
   to_send.clear();
-  for (; with_kernel < kHot && !unused.empty(); ++with_kernel) {
+  hot = missed ? std::min(2 * hot, kMostHot) : std::max(hot - hot / kCooling, kLeastHot);
+  missed = false;
+  for (; with_kernel < static_cast<unsigned>(hot) && !unused.empty(); ++with_kernel) {
     provide(unused.back());
     unused.pop_back();
   }

@@ -237,7 +237,8 @@ std::string too_few_samples(const Result& one, const Result& other, const Metric
       least = std::min(least.value_or(row.samples), row.samples);
       early = early || as_double(row.samples) >= kSamplesForP99;  // more were asked for then
     }
-    if (early) return fmt::format("no {} of single blocks: measured by an early echolab", metric.title);
+    if (early)
+      return fmt::format("no {} of single blocks: measured by an early echolab", metric.title);
   }
   if (!least) return "";
   return fmt::format("too few samples for {}: {} of {:.0f} in a block", metric.title, *least,
