@@ -6,12 +6,12 @@
 // once the last reply that travels back from it has been sent -> provided again.
 //
 // The kernel takes buffers in the order in which they were provided, so that whatever is provided
-// passes through the cache. Therefore it gets little more than a turn needs, and of the free ones
+// passes through the cache. Therefore it gets about as many as a turn needs, and of the free ones
 // those that were used last. A receive that finds none waits for the next turn and costs a second
-// entry: dearer than memory that is out of cache, so that twice as much is provided at once, and
-// again less bit by bit while all find some. Buffers that slow readers hold are replaced by others,
-// until few are left: these are not to be pinned beyond the turn, so that the kernel always gets
-// one.
+// entry, which is dearer than memory that is out of cache. So twice as much is provided as long as
+// some wait, and again less bit by bit while none does. Buffers that slow readers hold are replaced
+// by others, until few are left: these are not to be pinned beyond the turn, so that the kernel
+// always gets one.
 //
 // One thread.
 #pragma once
@@ -34,9 +34,9 @@ class BufferRing final : public Pin::Owner {
   static constexpr std::size_t kBufferSize = 64 * 1024;  // bytes; a whole 64 KiB message at once
   static constexpr std::uint16_t kBuffers = 256;         // 16 MiB a loop at most; a power of two
   // Bytes to be received in one turn. At least two buffers: when one is full, the same turn can go
-  // on. At most what has been seen to help; from there on memory costs what entries save.
+  // on. At most a quarter of the memory: as much may wait to be sent, and slow readers hold some.
   static constexpr std::size_t kLeastHot = 2 * kBufferSize, kMostHot = 4 << 20;
-  // Turns in which all receives find a buffer, until little more than a third is provided.
+  // Turns in which no receive waits for a buffer, until little more than a third is provided.
   static constexpr std::size_t kCooling = 64;
   // Buffers. When no more than these are left, what is in them must be copied rather than pinned.
   // Half of what fills kMostHot: connections that are read from go on.
@@ -57,7 +57,7 @@ class BufferRing final : public Pin::Owner {
     return static_cast<std::uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
   }
 
-  // A receive has found no buffer.
+  // More receives wait for a buffer than refill() has provided for.
   void missed() { missed_ = true; }
   // To be called once a turn: provides what is lacking, and returns how many the kernel has.
   std::size_t refill();

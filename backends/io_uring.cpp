@@ -200,6 +200,7 @@ void UringLoop::receive_parked() {
     counters_.add(Count::rearms);
     --buffers;
   }
+  if (!parked_.empty()) ring_.buffers().missed();
 }
 
 void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
@@ -228,7 +229,6 @@ void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
     return c.held.empty() ? at_eof(c) : void();
   } else if (cqe.res == -ENOBUFS) {
     counters_.add(Count::enobufs);
-    ring_.buffers().missed();
     c.parked = true;
     return parked_.push_back(c.id);
   } else if (cqe.res < 0 && cqe.res != -ECANCELED && cqe.res != -EINTR) {

@@ -2,10 +2,10 @@
 // with no interface, no timers, no counters and no drain: what those cost is the difference.
 //
 // It serves until it is killed, with multishot accept and receive, and sends from the provided
-// buffer that the kernel received into, one send at a time per connection. Only a few buffers
-// circulate, the one used last first: more would not stay in the cache. A peer that does not read
-// its replies blocks its own connection only: its receive is cancelled until it has taken what
-// waits, and when few buffers are left, what waits is copied. Linux 6.12.
+// buffer that the kernel received into, one send at a time per connection. About as many buffers
+// circulate as a turn needs, the one used last first. A peer that does not read its replies blocks
+// its own connection only: its receive is cancelled until it has taken what waits, and when few
+// buffers are left, what waits is copied. Linux 6.12.
 
 #include <liburing.h>
 #include <sys/mman.h>
@@ -61,7 +61,7 @@ io_uring ring;
 io_uring_buf_ring* provided;
 unsigned with_kernel = 0;  // buffers
 double hot = kLeastHot;    // of them in the next turn
-bool missed = false;       // a receive found none
+bool missed = false;       // more receives wait than found one
 std::vector<Buffer> buffers(kBuffers);
 std::vector<int> unused;   // buffers
 std::vector<int> to_send;  // connections that have got a reply in this turn
@@ -157,7 +157,7 @@ void reply(int fd, Connection& c, int buffer, std::size_t size) {
   if (growing && c.replies.back().buffer == buffer &&
       c.replies.back().data + c.replies.back().size == data) {
     c.replies.back().size += size;
-  } else if (unused.size() > kFew) {
+  } else if (with_kernel + unused.size() > kFew) {
     ++b.replies;
     c.replies.push_back({data, size, buffer, {}});
   } else {
@@ -179,10 +179,7 @@ void received(int fd, Connection& c, const io_uring_cqe& cqe) {
       release(buffer);
     }
   }
-  if (cqe.res == -ENOBUFS) {
-    missed = true;
-    return starving.push_back(fd);
-  }
+  if (cqe.res == -ENOBUFS) return starving.push_back(fd);
   if (cqe.res == 0 || (cqe.res < 0 && cqe.res != -ECANCELED)) c.over = true;
   receive(fd, c);
   close_if_over(fd, c);
@@ -214,7 +211,6 @@ void end_turn() {
   }
   to_send.clear();
   hot = missed ? std::min(2 * hot, kMostHot) : std::max(hot - hot / kCooling, kLeastHot);
-  missed = false;
   for (; with_kernel < static_cast<unsigned>(hot) && !unused.empty(); ++with_kernel) {
     provide(unused.back());
     unused.pop_back();
@@ -225,6 +221,7 @@ void end_turn() {
     receive(starving.front(), *c);
     if (c->receiving) --n;
   }
+  missed = !starving.empty();
 }
 
 void handle(const io_uring_cqe& cqe) {

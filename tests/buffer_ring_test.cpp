@@ -1,18 +1,32 @@
 // How much memory the io_uring backend gives to the kernel to receive into.
 #include "backends/buffer_ring.hpp"
 
+#include <memory>
+#include <system_error>
+
 #include "tests/catch.hpp"
 #include "tests/skip.hpp"
 
 namespace echolab::test {
 namespace {
 
-// A ring of the kernel's, with buffers that are full after one receive.
 struct Fixture {
   io_uring ring{};
-  bool usable = io_uring_queue_init(4, &ring, 0) == 0;
+  bool open = io_uring_queue_init(4, &ring, 0) == 0;
+  std::unique_ptr<BufferRing> made;
+
+  Fixture() {
+    if (open) {
+      try {
+        made = std::make_unique<BufferRing>(ring, false);
+      } catch (const std::system_error&) {  // before Linux 5.19
+      }
+    }
+    if (made == nullptr) skip("no io_uring with buffer rings here");
+  }
   ~Fixture() {
-    if (usable) io_uring_queue_exit(&ring);
+    made.reset();
+    if (open) io_uring_queue_exit(&ring);
   }
 };
 
@@ -31,10 +45,10 @@ constexpr std::size_t kMost = BufferRing::kMostHot / BufferRing::kBufferSize;
 
 }  // namespace
 
-TEST_CASE("buffer ring - twice as much when a receive found none, up to a limit") {
+TEST_CASE("buffer ring - twice as much while receives wait, up to a limit") {
   Fixture f;
-  if (!f.usable) return skip("no io_uring here");
-  BufferRing buffers(f.ring, false);
+  if (f.made == nullptr) return;
+  BufferRing& buffers = *f.made;
   std::size_t had = buffers.refill();
   CHECK(had == kLeast);
   CHECK(buffers.refill() == kLeast);
@@ -47,10 +61,10 @@ TEST_CASE("buffer ring - twice as much when a receive found none, up to a limit"
   CHECK(buffers.refill() == kMost);
 }
 
-TEST_CASE("buffer ring - less again while all receives find one") {
+TEST_CASE("buffer ring - less again while none waits") {
   Fixture f;
-  if (!f.usable) return skip("no io_uring here");
-  BufferRing buffers(f.ring, false);
+  if (f.made == nullptr) return;
+  BufferRing& buffers = *f.made;
   for (std::size_t had = kLeast; had < kMost; had *= 2) {
     buffers.missed();
     buffers.refill();

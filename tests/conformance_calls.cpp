@@ -249,10 +249,10 @@ CONFORMANCE(call_timeout, "a call that is not answered in time says timed_out", 
   const bool connects = GENERATE(true, false);
   CAPTURE(connects);
   Answers answers;
+  std::atomic<Time> asked{};
   auto world = make_world(target);
   TestUpstream& upstream = world->upstream(connects ? Listens::yes : Listens::full);
   upstream.behave(Habit::silent);
-  std::atomic<Time> asked{};
   world->start(serve([&] {
     Handlers h = gateway(upstream.address(), answers, 50ms);
     h.bytes = [&, call = h.bytes](Out& out, Input in, Time now) {

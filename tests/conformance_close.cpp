@@ -110,8 +110,8 @@ CONFORMANCE(linger_ends, "a client that never closes is left after the linger ti
             Over::one_loop) {
   WorldOptions options;
   options.limits.linger = 300ms;
-  auto world = make_world(target, options);
   std::atomic<Time> closed{};
+  auto world = make_world(target, options);
   world->start(serve([&] {
     Handlers h;
     h.bytes = [&](Out& out, Input in, Time now) {

@@ -182,8 +182,8 @@ CONFORMANCE(deadline_traffic, "traffic neither delays a deadline nor is delayed 
 
 CONFORMANCE(deadline_idle, "an idle timeout that every byte moves on", Over::one_loop) {
   // The usual use: the deadline moves with every request and closes the connection at last.
-  auto world = make_world(target);
   std::atomic<Time> last{};
+  auto world = make_world(target);
   world->start(serve([&] {
     Handlers h;
     h.open = [](Out& out, ConnId, Time now) { out.wake_at(now + 24h); };
