@@ -57,7 +57,7 @@ class BufferRing final : public Pin::Owner {
     return static_cast<std::uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
   }
 
-  // More receives wait for a buffer than refill() has provided for.
+  // A receive has found no buffer, or waits for one still.
   void missed() { missed_ = true; }
   // To be called once a turn: provides what is lacking, and returns how many the kernel has.
   std::size_t refill();

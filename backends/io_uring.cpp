@@ -229,6 +229,7 @@ void UringLoop::received(Connection& c, const io_uring_cqe& cqe) {
     return c.held.empty() ? at_eof(c) : void();
   } else if (cqe.res == -ENOBUFS) {
     counters_.add(Count::enobufs);
+    ring_.buffers().missed();
     c.parked = true;
     return parked_.push_back(c.id);
   } else if (cqe.res < 0 && cqe.res != -ECANCELED && cqe.res != -EINTR) {

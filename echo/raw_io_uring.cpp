@@ -61,7 +61,7 @@ io_uring ring;
 io_uring_buf_ring* provided;
 unsigned with_kernel = 0;  // buffers
 double hot = kLeastHot;    // of them in the next turn
-bool missed = false;       // more receives wait than found one
+bool missed = false;       // a receive has found none, or waits for one still
 std::vector<Buffer> buffers(kBuffers);
 std::vector<int> unused;   // buffers
 std::vector<int> to_send;  // connections that have got a reply in this turn
@@ -179,7 +179,10 @@ void received(int fd, Connection& c, const io_uring_cqe& cqe) {
       release(buffer);
     }
   }
-  if (cqe.res == -ENOBUFS) return starving.push_back(fd);
+  if (cqe.res == -ENOBUFS) {
+    missed = true;
+    return starving.push_back(fd);
+  }
   if (cqe.res == 0 || (cqe.res < 0 && cqe.res != -ECANCELED)) c.over = true;
   receive(fd, c);
   close_if_over(fd, c);
