@@ -123,7 +123,7 @@ CONFORMANCE(delivery, "delivery oracle", Over::all) {
   std::cout << "ECHOLAB_SEED=" << s << " replays this\n";
   CAPTURE(s);
   auto world = target.simulated() ? make_sim_world(s) : make_world(target);
-  run_oracle(*world, s, scaled(60, 20));
+  run_oracle(*world, s, scaled(60, 40));
 }
 
 TEST_CASE("sim - delivery oracle over many seeds", "[conformance]") {

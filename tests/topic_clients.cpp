@@ -162,7 +162,7 @@ bool TopicSubscriber::done() const {
 }
 
 bool TopicSubscriber::leave(bool heard) {
-  if (peer_->state() == Peer::State::open && !one_in(heard ? 60 : 1000)) return false;
+  if (peer_->state() == Peer::State::open && !one_in(heard ? 20 : 1000)) return false;
   disconnect();
   ++resumes_;
   return true;
